@@ -99,7 +99,8 @@ def config_value(
     value, # As from YAML, without interpretation: text, or a list of texts
 ):
     "The value of one option in a file."
-    fits = isinstance(value, list) and (option.count == '+' and value or len(value) == option.count) if option.count else isinstance(value, str)
+    if option.count: fits = isinstance(value, list) and (len(value) == option.count or option.count == '+' and value)
+    else: fits = isinstance(value, str)
     expected = {None: 'one value', '+': 'a list of values'}.get(option.count, f'a list of {option.count} values')
     if not fits: raise argparse.ArgumentTypeError(f'expected {expected}, found {value!r}')
     return [parse_value(option, str(v)) for v in value] if option.count else parse_value(option, value)
@@ -132,7 +133,8 @@ def train_command(
     data, kept = hold_out(load_images(images, net.image_size, channels, fit, cache), held_out, config.seed)
     preview = (lambda diffusion: sample(diffusion, n=previews, seed=config.seed, steps=20)) if previews else None
     model = train(data, out, net, scheduler, config, max_minutes=max_minutes, held_out=kept, preview=preview, device=device)
-    if os.environ.get('RANK', '0') == '0': print(f'{out/"model.safetensors"}: trained for {model.info["steps"]} steps on {len(data)} images')
+    first = os.environ.get('RANK', '0') == '0' # of several processes
+    if first: print(f'{out/"model.safetensors"}: trained for {model.info["steps"]} steps on {len(data)} images')
 
 # %% ../nbs/11_cli.ipynb #c020
 def hold_out(
@@ -178,6 +180,7 @@ def open_segmenter(
     from diffuseseg.pretrained import load_diffusion, load_segmenter
     return load_segmenter(head, load_diffusion(model, device) if model else None, device)
 
+# %% ../nbs/11_cli.ipynb #c026
 def segment_command(
     head:str, # Head: a file, a folder with head.safetensors or a built-in name
     images:Path, # Folder of images of any size
@@ -191,7 +194,7 @@ def segment_command(
     n = segment_folder(open_segmenter(head, model, device), images, out, **settings)
     print(f'{out}: masks and overlays for {n} images')
 
-# %% ../nbs/11_cli.ipynb #c027
+# %% ../nbs/11_cli.ipynb #c028
 def evaluate_command(
     head:str, # Head: a file, a folder with head.safetensors or a built-in name
     images:Path, # Folder of labelled images, none of which the head was fitted on
@@ -217,7 +220,7 @@ def evaluate_command(
     if plot:
         with atomic_path(plot) as path: report.plot().savefig(path)
 
-# %% ../nbs/11_cli.ipynb #c029
+# %% ../nbs/11_cli.ipynb #c030
 def generate_command(
     out:Path, # Folder for the pairs; one that was begun with the same settings is gone on with
     model:str='faces64', # Diffusion model: a run folder, a file or a built-in name
@@ -232,7 +235,7 @@ def generate_command(
     folder = generate(diffusion, load_segmenter(head or find_weights(model).parent, diffusion), out, **settings)
     print(f'{folder}: {len(read_manifest(folder))} pairs, to be seen in {folder/"contact_sheet.png"}')
 
-# %% ../nbs/11_cli.ipynb #c031
+# %% ../nbs/11_cli.ipynb #c032
 @dataclass
 class Command:
     "What a command does, and where the rest of its options come from."
@@ -246,6 +249,7 @@ COMMANDS = dict(
     evaluate=Command(evaluate_command, 'diffuseseg.evaluate:evaluate'),
     generate=Command(generate_command, 'diffuseseg.generate:generate'))
 
+# %% ../nbs/11_cli.ipynb #c033
 def command_options(
     name:str, # One of `COMMANDS`
 )->dict[str, Option]: # By parameter name
@@ -253,11 +257,11 @@ def command_options(
     command = COMMANDS[name]
     module, _, source = command.more.partition(':')
     more = options_of(getattr(importlib.import_module(module), source))
-    options = more | options_of(command.run)
-    options.pop('show', None) # a progress bar is drawn wherever somebody is watching
+    own = options_of(command.run)
+    options = own | {name: o for name, o in more.items() if name not in own and name != 'show'} # progress is always shown
     return dict(sorted(options.items(), key=lambda item: not item[1].required))
 
-# %% ../nbs/11_cli.ipynb #c034
+# %% ../nbs/11_cli.ipynb #c036
 def make_parser(
     name:str, # One of `COMMANDS`
     options:dict[str, Option], # Those of the command
@@ -269,15 +273,15 @@ def make_parser(
     for o in options.values():
         kind = dict(action=argparse.BooleanOptionalAction) if o.kind is bool else dict(
             type=lambda text, o=o: parse_value(o, text), nargs=o.count, metavar={int: 'N', float: 'X', Path: 'PATH', str: 'NAME'}[o.kind])
-        if o.required: required.add_argument(o.flag, dest=o.name, required=o.name not in given, default=given.get(o.name), help=o.help, **kind)
+        if o.required: required.add_argument(o.flag, required=o.name not in given, default=given.get(o.name), help=o.help, **kind)
         else:
             shown = ' '.join(map(str, o.default)) if o.count else 'none' if o.default is None else o.default
             text = f'{o.help} (default: {shown})'.replace('%', '%%')
-            parser.add_argument(o.flag, dest=o.name, default=given.get(o.name, o.default), help=text, **kind)
+            parser.add_argument(o.flag, default=given.get(o.name, o.default), help=text, **kind)
     parser.add_argument('--config', type=Path, metavar='FILE', help='YAML file with any of these options; the command line wins')
     return parser
 
-# %% ../nbs/11_cli.ipynb #c036
+# %% ../nbs/11_cli.ipynb #c038
 def parse_arguments(
     name:str, # One of `COMMANDS`
     argv:list[str], # What comes after it
@@ -288,10 +292,9 @@ def parse_arguments(
     first.add_argument('--config', type=Path)
     config = first.parse_known_args(argv)[0].config
     values = vars(make_parser(name, options, read_config(config, options) if config else {}).parse_args(argv))
-    del values['config']
-    return values
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != 'config'}
 
-# %% ../nbs/11_cli.ipynb #c039
+# %% ../nbs/11_cli.ipynb #c041
 def main(
     argv:list[str]|None=None, # Arguments; None for those of the process
 )->int: # Exit code: 0, 2 for bad input, 130 when interrupted
@@ -309,7 +312,7 @@ def main(
         return 130
     return 0
 
-# %% ../nbs/11_cli.ipynb #c040
+# %% ../nbs/11_cli.ipynb #c042
 def overview(
 )->argparse.ArgumentParser: # Accepts no command, but `--help` and `--version`
     "What `diffuseseg` says about itself."
@@ -321,5 +324,5 @@ def overview(
     parser.add_argument('--version', action='version', version=f'diffuseseg {__version__}')
     return parser
 
-# %% ../nbs/11_cli.ipynb #c042
+# %% ../nbs/11_cli.ipynb #c044
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())

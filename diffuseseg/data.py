@@ -12,7 +12,7 @@ __all__ = ['LABELS', 'NOT_IMAGES', 'ClassList', 'check_class_list', 'class_rows'
            'write_mask', 'by_name', 'match_pairs', 'read_pair', 'load_pairs', 'write_pairs', 'split_names',
            'check_split', 'write_split', 'read_split']
 
-# %% ../nbs/01_data.ipynb #c002
+# %% ../nbs/01_data.ipynb #c003
 import hashlib
 import json
 import math
@@ -31,7 +31,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .core import InputError, atomic_path, generator, progress, read_json, write_json
 
-# %% ../nbs/01_data.ipynb #c005
+# %% ../nbs/01_data.ipynb #c007
 @dataclass
 class ClassList:
     "Class `i` is called `names[i]` and shown as `colors[i]`; pixels of `ignore_index` do not count. A faulty list raises `InputError`."
@@ -68,7 +68,7 @@ class ClassList:
         "Masks as pictures."
         return torch.tensor(self.palette(), dtype=torch.uint8).view(256, 3)[masks.cpu().long()].movedim(-1, -3)
 
-# %% ../nbs/01_data.ipynb #c007
+# %% ../nbs/01_data.ipynb #c009
 def check_class_list(
     names:list, # Of the classes
     colors:list, # Of the classes
@@ -85,7 +85,7 @@ def check_class_list(
         expect(isinstance(name, str) and name.strip() and name not in names[:i], f'a name of its own for class {i}', repr(name))
         expect(len(rgb) == 3 and all(map(byte, rgb)) and rgb not in colors[:i], f'a colour of its own for {name!r}, 3 bytes', list(rgb))
 
-# %% ../nbs/01_data.ipynb #c009
+# %% ../nbs/01_data.ipynb #c011
 @patch
 def to_dict(self:ClassList)->dict:
     "The class list as its file holds it."
@@ -99,7 +99,7 @@ def write(self:ClassList,
     "Write the class list to a file."
     write_json(path, self.to_dict())
 
-# %% ../nbs/01_data.ipynb #c010
+# %% ../nbs/01_data.ipynb #c012
 def class_rows(
     d:dict, # As from `to_dict`
     source:str|Path, # Named in errors
@@ -116,7 +116,7 @@ def class_rows(
         if not 0 <= i < len(rows): raise InputError(f'{source}: expected ids from 0 to {len(rows) - 1}, one a class, found id {i}')
     return sorted(rows, key=lambda row: row['id'])
 
-# %% ../nbs/01_data.ipynb #c011
+# %% ../nbs/01_data.ipynb #c013
 @patch(cls_method=True)
 def from_dict(cls:ClassList,
     d:dict, # As from `to_dict`
@@ -133,7 +133,7 @@ def read(cls:ClassList, path:str|Path)->ClassList:
     "Read a class list from the JSON file `path`, with checks."
     return cls.from_dict(read_json(path), path)
 
-# %% ../nbs/01_data.ipynb #c013
+# %% ../nbs/01_data.ipynb #c015
 def celebamask_classes(
 )->ClassList:
     "The 19 classes of CelebAMask-HQ in the standard order."
@@ -142,7 +142,7 @@ def celebamask_classes(
                  hat='aaff00', ear_r='0055ff', neck_l='ff5500', neck='ffff00', cloth='ffaa00')
     return ClassList(list(table), [tuple(bytes.fromhex(code)) for code in table.values()])
 
-# %% ../nbs/01_data.ipynb #c017
+# %% ../nbs/01_data.ipynb #c019
 @dataclass
 class LabelledPairs:
     "Images with their masks. Index with a list or a slice to get fewer."
@@ -161,7 +161,7 @@ class LabelledPairs:
         which = np.atleast_1d(np.arange(len(self))[which]).tolist()
         return LabelledPairs(self.images[which], self.masks[which], [self.names[i] for i in which], self.classes)
 
-# %% ../nbs/01_data.ipynb #c018
+# %% ../nbs/01_data.ipynb #c020
 def overlay(
     images:torch.Tensor, # uint8 `[N, C, H, W]` with 1 or 3 channels
     masks:torch.Tensor, # uint8 `[N, H, W]`
@@ -173,7 +173,7 @@ def overlay(
     weight = alpha*(masks != classes.ignore_index)[:, None]
     return (images + weight*(classes.colorize(masks).float() - images)).round().to(torch.uint8)
 
-# %% ../nbs/01_data.ipynb #c021
+# %% ../nbs/01_data.ipynb #c023
 LABELS = {name: i for i, name in enumerate(celebamask_classes().names)}
 
 class Canvas:
@@ -211,7 +211,7 @@ class Canvas:
         self.image += cover*((color if color.ndim == 3 else color[:, None, None]) - self.image)
         if label: self.mask[d < 0] = LABELS[label]
 
-# %% ../nbs/01_data.ipynb #c022
+# %% ../nbs/01_data.ipynb #c024
 def merge(
     a:np.ndarray, # Signed distance
     b:np.ndarray, # Signed distance
@@ -221,7 +221,7 @@ def merge(
     h = (k - np.abs(a - b)).clip(0)/k
     return np.minimum(a, b) - h*h*(k/4)
 
-# %% ../nbs/01_data.ipynb #c025
+# %% ../nbs/01_data.ipynb #c027
 class Dice:
     "A random stream with the four throws that the faces need."
     def __init__(self, seed:int, i:int): self.rng = np.random.default_rng(generator(seed, i).initial_seed())
@@ -241,7 +241,7 @@ def tones(codes:str)->np.ndarray: # float32 `[N, 3]`, 0 to 1
     "A list of colours from their hexadecimal codes."
     return np.array([tuple(bytes.fromhex(code)) for code in codes.split()], np.float32)/255
 
-# %% ../nbs/01_data.ipynb #c026
+# %% ../nbs/01_data.ipynb #c028
 class Traits:
     "All that distinguishes face `i` of `seed`. Lengths are in 64ths of the picture's side."
     def __init__(self, seed:int, i:int):
@@ -277,7 +277,7 @@ class Traits:
         self.light, self.contrast, self.noise, self.phase = u(0, 2*math.pi), u(.05, .2), u(.002, .008)*u.chance(.5), u(0, 2*math.pi)
         self.blush, self.makeup, self.freckles = u(0, .3), u(0, .5), u(.1, .3)*u.chance(.2)
 
-# %% ../nbs/01_data.ipynb #c029
+# %% ../nbs/01_data.ipynb #c031
 def draw_wall(c:Canvas, t:Traits):
     "The background: a slope between two colours, and some clutter in a third."
     a, b, third = t.walls
@@ -289,7 +289,7 @@ def draw_wall(c:Canvas, t:Traits):
     if t.clutter == 'stripes': c.paint(2*np.sin((c.x*math.sin(t.light) + c.y*math.cos(t.light))*.45), third, alpha=.4, soft=2)
     if t.clutter == 'window': c.paint(c.box(t.dice(-28, 28), t.dice(-28, 5), t.dice(8, 16), t.dice(8, 16), 1), third, alpha=.7, soft=2)
 
-# %% ../nbs/01_data.ipynb #c030
+# %% ../nbs/01_data.ipynb #c032
 def draw_body(c:Canvas, t:Traits, chin:np.ndarray):
     "Neck, clothes with a neckline, necklace. `chin` is the head's outline, which throws a shadow."
     x, y = t.x - 20*t.angle, t.shoulder
@@ -305,7 +305,7 @@ def draw_body(c:Canvas, t:Traits, chin:np.ndarray):
     beads = .5 + .5*np.cos((c.x - x)*2.2) if t.necklace == 'beads' else 0
     if t.necklace: c.paint(np.maximum(np.abs(c.ellipse(x, 21 + y, t.neck + 1, 9)) - .7 - beads, 21 + y - c.y), t.metal, 'neck_l')
 
-# %% ../nbs/01_data.ipynb #c032
+# %% ../nbs/01_data.ipynb #c034
 def head_shape(c:Canvas, t:Traits)->np.ndarray:
     "The outline of a head: a skull and a jaw, melted together."
     return merge(c.ellipse(0, -4.5, 16.8*t.wide, 20.5), c.ellipse(t.yaw*.8, t.chin - 17, t.jaw, 17), 6)
@@ -320,7 +320,7 @@ def draw_ears(c:Canvas, t:Traits):
         ring = dict(stud=c.ellipse(x, 8, 1.6, 1.6), drop=c.ellipse(x, 10.8, 1.5, 3.3), hoop=np.abs(c.ellipse(x, 10.6, 2.8, 3.4)) - .8)
         c.paint(ring[t.earring], t.metal, 'ear_r')
 
-# %% ../nbs/01_data.ipynb #c033
+# %% ../nbs/01_data.ipynb #c035
 def draw_head(c:Canvas, t:Traits):
     "Skin with light, blush, freckles and beard."
     head, nx, ny = head_shape(c, t), c.x/18, (c.y - 1)/27
@@ -334,7 +334,7 @@ def draw_head(c:Canvas, t:Traits):
     chin = c.ellipse(t.yaw*2.5, 20, 6, 6.5) if t.beard == 'goatee' else np.maximum(np.maximum(head, cheeks), 1 - c.y)
     c.paint(np.minimum(chin, whiskers), t.hair*.9, alpha=.3 if t.beard == 'stubble' else .92, soft=2)
 
-# %% ../nbs/01_data.ipynb #c035
+# %% ../nbs/01_data.ipynb #c037
 def draw_eyes(c:Canvas, t:Traits):
     "Eyes with iris, pupil, a spark and lashes, and the brows above them."
     for side, eye_label, brow_label in ((1, 'l_eye', 'l_brow'), (-1, 'r_eye', 'r_brow')):
@@ -351,7 +351,7 @@ def draw_eyes(c:Canvas, t:Traits):
         brow = np.abs(c.y - t.brow_y - t.brow_arc*b*b + side*b*t.brow_tilt) - t.brow_h*(1.1 - side*b*.4)*np.sqrt((1 - b*b).clip(0))
         c.paint(np.maximum(brow, (np.abs(b) - 1)*w), t.hair*.55, brow_label, alpha=.9)
 
-# %% ../nbs/01_data.ipynb #c036
+# %% ../nbs/01_data.ipynb #c038
 def draw_nose(c:Canvas, t:Traits):
     "A wedge with a shadow on the side away from the light, a bright tip and two nostrils."
     x, tip, dark = t.yaw*3.2, t.nose_y, -1 if math.cos(t.light) > 0 else 1
@@ -364,7 +364,7 @@ def draw_nose(c:Canvas, t:Traits):
     for side in (1, -1): c.paint(c.ellipse(x + side*t.nose_w*.45, tip + .9, .9, .6), t.skin*.4, alpha=.75)
     c.paint(np.maximum(np.abs(c.ellipse(x, tip - .8, t.nose_w, 2.6)) - .35, tip - c.y), t.skin*.6, alpha=.6)
 
-# %% ../nbs/01_data.ipynb #c037
+# %% ../nbs/01_data.ipynb #c039
 def draw_mouth(c:Canvas, t:Traits):
     "Two lips, and teeth between them if the mouth is open."
     x, w = t.yaw*2.8, t.lip_w*(1 - .08*abs(t.yaw))
@@ -380,7 +380,7 @@ def draw_mouth(c:Canvas, t:Traits):
     c.paint(between(above, below), (.3, .09, .09), 'mouth')
     c.paint(between(above, above + .6*t.open*arch), (.95, .93, .9))
 
-# %% ../nbs/01_data.ipynb #c039
+# %% ../nbs/01_data.ipynb #c041
 def hair_shape(c:Canvas, t:Traits)->np.ndarray:
     "The outline of the hairdo."
     top, lobes = c.ellipse(0, -5.5, (16.6 + t.grow)*t.wide, 20.8 + t.grow), np.abs(np.sin(np.arctan2(c.y + 6, c.x)*9 + t.phase))
@@ -392,14 +392,14 @@ def hair_shape(c:Canvas, t:Traits)->np.ndarray:
     short = c.ellipse(0, -9, (17 + t.grow)*t.wide, 17.5 + t.grow)
     return np.minimum(short, c.ellipse(t.part*20, -26.5, 8, 7)) if t.style == 'bun' else short
 
-# %% ../nbs/01_data.ipynb #c040
+# %% ../nbs/01_data.ipynb #c042
 def hair_color(c:Canvas, t:Traits)->np.ndarray: # float32 `[3, H, W]`
     "Strands, and a band of light across them."
     strands = np.sin(np.arctan2(c.x - t.part*20, c.y + 30)*26 + np.sin(c.y*.2 + t.phase)) + np.sin(c.x*1.1 + t.phase)
     shine = np.exp(-((c.y + 20 - c.x*.1)/4)**2)
     return (t.hair[:, None, None]*(1 + .06*strands + .1*shine) + .07*shine).clip(0, 1)
 
-# %% ../nbs/01_data.ipynb #c041
+# %% ../nbs/01_data.ipynb #c043
 def face_opening(c:Canvas, t:Traits)->np.ndarray:
     "Where the face looks out of the hair."
     width = t.opening_w + 1.2*(t.style in ('short', 'bun', 'fringe'))
@@ -411,7 +411,7 @@ def face_opening(c:Canvas, t:Traits)->np.ndarray:
         return np.maximum(np.minimum(*halves), opening - 1)
     return opening
 
-# %% ../nbs/01_data.ipynb #c043
+# %% ../nbs/01_data.ipynb #c045
 def draw_glasses(c:Canvas, t:Traits):
     "Two lenses, a bridge and two arms."
     middle, sun, eyes = t.yaw*2.6, t.glasses == 'sun', np.isin(c.mask, [LABELS['l_eye'], LABELS['r_eye']])
@@ -425,7 +425,7 @@ def draw_glasses(c:Canvas, t:Traits):
     arms = np.maximum(np.abs(c.y + 2.5) - .5, np.maximum(12.4 - across, np.abs(c.x) - 17*t.wide))
     for part in (np.abs(lens) - .55, bridge, arms): c.paint(part, t.frame, 'eye_g')
 
-# %% ../nbs/01_data.ipynb #c044
+# %% ../nbs/01_data.ipynb #c046
 def draw_hat(c:Canvas, t:Traits):
     "A woollen hat with a turned-up band, a hat with a brim, or a cap."
     bend, dark = c.y - .012*c.x*c.x, t.hat_color*.72
@@ -440,7 +440,7 @@ def draw_hat(c:Canvas, t:Traits):
     if t.hat == 'cap': return c.paint(c.ellipse(t.yaw*6, -12, 17.5, 4.2), dark, 'hat')
     c.paint(np.maximum(c.ellipse(0, -12, 21.4*t.wide, 24), np.abs(bend + 13.5) - 3), dark, 'hat')
 
-# %% ../nbs/01_data.ipynb #c046
+# %% ../nbs/01_data.ipynb #c048
 def face_layers(
     seed:int, # Of the data set
     i:int, # Number of the face
@@ -457,7 +457,7 @@ def face_layers(
     draw_nose(c, t); draw_mouth(c, t); draw_eyes(c, t); yield c
     draw_front(c, t, outline, color); yield c
 
-# %% ../nbs/01_data.ipynb #c047
+# %% ../nbs/01_data.ipynb #c049
 def draw_front(c:Canvas, t:Traits, outline:np.ndarray, color:np.ndarray):
     "Hair before the face with its shadow, glasses, hat, light and grain."
     front = np.maximum(outline, -face_opening(c, t))
@@ -469,7 +469,7 @@ def draw_front(c:Canvas, t:Traits, outline:np.ndarray, color:np.ndarray):
     c.image *= 1 + light*(c.mask != LABELS['background'])
     c.image += t.dice.rng.standard_normal(c.image.shape, dtype=np.float32)*t.noise
 
-# %% ../nbs/01_data.ipynb #c049
+# %% ../nbs/01_data.ipynb #c051
 def procedural_faces(
     n:int, # How many
     size:int=64, # Side in pixels
@@ -484,7 +484,7 @@ def procedural_faces(
     names = [f'{seed}-{start + k:05d}' for k in range(n)]
     return LabelledPairs(torch.from_numpy(images), torch.from_numpy(masks), names, celebamask_classes())
 
-# %% ../nbs/01_data.ipynb #c055
+# %% ../nbs/01_data.ipynb #c058
 NOT_IMAGES = {'.bufr', '.emf', '.eps', '.grib', '.h5', '.hdf', '.mpeg', '.mpg', '.ps', '.wmf'} # known to Pillow, but not decoded by it
 
 def list_images(
@@ -501,7 +501,7 @@ def list_images(
     if not images: raise InputError(f'{folder}: expected images such as .png or .jpg, found {found}')
     return images
 
-# %% ../nbs/01_data.ipynb #c058
+# %% ../nbs/01_data.ipynb #c061
 def open_image(
     path:str|Path, # Any file that Pillow can decode
 )->Image.Image: # Decoded in full, upright, of any mode
@@ -517,7 +517,7 @@ def open_image(
     except Exception as e: # whatever a decoder trips over, the file is at fault
         raise InputError(f'{path}: expected a complete image, found a truncated, damaged or enormous one ({e})') from None
 
-# %% ../nbs/01_data.ipynb #c060
+# %% ../nbs/01_data.ipynb #c063
 def to_bytes(
     image:Image.Image, # Of any mode
     channels:int=3, # 1 for greyscale, 3 for colour
@@ -532,7 +532,7 @@ def to_bytes(
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return image.convert('L' if channels == 1 else 'RGB')
 
-# %% ../nbs/01_data.ipynb #c063
+# %% ../nbs/01_data.ipynb #c066
 def fit_box(
     width:int, # Of the original
     height:int, # Of the original
@@ -546,7 +546,7 @@ def fit_box(
     w, h = size[1]*scale, size[0]*scale
     return (width - w)/2, (height - h)/2, (width + w)/2, (height + h)/2
 
-# %% ../nbs/01_data.ipynb #c064
+# %% ../nbs/01_data.ipynb #c067
 def image_tensor(
     image:Image.Image, # Of mode L or RGB
     size:int|tuple[int, int]|None=None, # Side, or height and width; None keeps the size
@@ -561,7 +561,7 @@ def image_tensor(
     array = np.array(image)
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
-# %% ../nbs/01_data.ipynb #c065
+# %% ../nbs/01_data.ipynb #c068
 def read_image(
     path:str|Path, # Any file that Pillow can decode
     size:int|tuple[int, int]|None=None, # Side, or height and width; None keeps the size of the file
@@ -578,7 +578,7 @@ def write_image(
     "Write an image as PNG, atomically."
     with atomic_path(path) as p: Image.fromarray(image.cpu().permute(1, 2, 0).squeeze(2).numpy()).save(p, format='PNG')
 
-# %% ../nbs/01_data.ipynb #c069
+# %% ../nbs/01_data.ipynb #c072
 def load_images(
     folder:str|Path, # Searched by `list_images`
     size:int|tuple[int, int]=64, # Side, or height and width
@@ -594,7 +594,7 @@ def load_images(
     for i, image in enumerate(decode(paths, settings)): images[i] = image
     return images
 
-# %% ../nbs/01_data.ipynb #c070
+# %% ../nbs/01_data.ipynb #c073
 def decode(
     paths:list[Path], # Image files
     settings:dict, # `shape` and `fit` of the result
@@ -605,7 +605,7 @@ def decode(
         images = pool.map(lambda path: read_image(path, size, channels, settings['fit']), paths)
         yield from progress(images, len(paths), 'reading images')
 
-# %% ../nbs/01_data.ipynb #c072
+# %% ../nbs/01_data.ipynb #c075
 def cached_images(
     paths:list[Path], # Image files
     folder:Path, # Where they lie
@@ -621,7 +621,7 @@ def cached_images(
     if images is None: write_cache(array, settings, decode(paths, settings))
     return open_cache(array, settings) if images is None else images
 
-# %% ../nbs/01_data.ipynb #c073
+# %% ../nbs/01_data.ipynb #c076
 def write_cache(
     path:Path, # Target `*.npy`
     settings:dict, # What `open_cache` will ask for
@@ -636,7 +636,7 @@ def write_cache(
             f.write(image.numpy())
     write_json(path.with_suffix('.json'), settings | dict(checksum=checksum))
 
-# %% ../nbs/01_data.ipynb #c074
+# %% ../nbs/01_data.ipynb #c077
 def open_cache(
     path:Path, # A file of `write_cache`
     settings:dict, # What it should hold
@@ -649,7 +649,7 @@ def open_cache(
     except (InputError, OSError, ValueError, EOFError): return None # no cache, or not one that we wrote
     return torch.from_numpy(array) if fits else None
 
-# %% ../nbs/01_data.ipynb #c080
+# %% ../nbs/01_data.ipynb #c083
 def ids_of_colors(
     rgb:np.ndarray, # uint8 `[H, W, 3]`
     classes:ClassList, # Which colours there are
@@ -665,7 +665,7 @@ def ids_of_colors(
         raise InputError(f'{path}: expected the colours of the class list, found {tuple(rgb[y, x].tolist())} at x={x}, y={y}')
     return ids[place]
 
-# %% ../nbs/01_data.ipynb #c081
+# %% ../nbs/01_data.ipynb #c084
 def check_ids(
     ids:np.ndarray, # `[H, W]`, whole numbers
     classes:ClassList, # Which ids there are
@@ -678,7 +678,7 @@ def check_ids(
                          f'found {ids[y, x]} at x={x}, y={y}')
     return ids.astype(np.uint8)
 
-# %% ../nbs/01_data.ipynb #c083
+# %% ../nbs/01_data.ipynb #c086
 def shows_colors(
     image:Image.Image, # Greyscale or palette
     classes:ClassList, # Gives the colours their meaning
@@ -692,7 +692,7 @@ def shows_colors(
     shown = {i: tuple(table[i]) for i in np.unique(np.asarray(image)).tolist()}
     return any(color in classes.colors and classes.colors.index(color) != i for i, color in shown.items())
 
-# %% ../nbs/01_data.ipynb #c084
+# %% ../nbs/01_data.ipynb #c087
 def mask_ids(
     image:Image.Image, # A mask in any of the three forms
     classes:ClassList, # Gives colours and ids their meaning
@@ -709,7 +709,7 @@ def mask_ids(
     if by_color: return ids_of_colors(np.asarray(image.convert('RGB')), classes, path)
     return check_ids(np.asarray(image).astype(int), classes, path)
 
-# %% ../nbs/01_data.ipynb #c085
+# %% ../nbs/01_data.ipynb #c088
 def read_mask(
     path:str|Path, # Index, palette or colour PNG
     classes:ClassList, # Gives colours and ids their meaning
@@ -720,7 +720,7 @@ def read_mask(
     ids = mask_ids(open_image(path), classes, path)
     return image_tensor(Image.fromarray(ids), size, fit, Image.Resampling.NEAREST)[0]
 
-# %% ../nbs/01_data.ipynb #c086
+# %% ../nbs/01_data.ipynb #c089
 def write_mask(
     path:str|Path, # Target PNG
     mask:torch.Tensor, # uint8 `[H, W]`
@@ -731,7 +731,7 @@ def write_mask(
     image.putpalette(classes.palette())
     with atomic_path(path) as p: image.save(p, format='PNG')
 
-# %% ../nbs/01_data.ipynb #c091
+# %% ../nbs/01_data.ipynb #c094
 def by_name(
     folder:str|Path, # Searched by `list_images`
 )->dict[str, Path]: # Path below `folder` without its ending -> file
@@ -743,7 +743,7 @@ def by_name(
         named[name] = path
     return named
 
-# %% ../nbs/01_data.ipynb #c092
+# %% ../nbs/01_data.ipynb #c095
 def match_pairs(
     images:str|Path, # Folder of images
     masks:str|Path, # Folder of masks with the names of the images
@@ -756,7 +756,7 @@ def match_pairs(
         if alone: raise InputError(f'{alone[0]}: expected {what}, found none of that name{others}')
     return {name: (path, of_masks[name]) for name, path in of_images.items()}
 
-# %% ../nbs/01_data.ipynb #c093
+# %% ../nbs/01_data.ipynb #c096
 def read_pair(
     image_path:Path, # Any image
     mask_path:Path, # Its mask
@@ -773,7 +773,7 @@ def read_pair(
     ids = Image.fromarray(mask_ids(mask, classes, mask_path))
     return image_tensor(to_bytes(image, channels), size, fit), image_tensor(ids, size, fit, Image.Resampling.NEAREST)[0]
 
-# %% ../nbs/01_data.ipynb #c094
+# %% ../nbs/01_data.ipynb #c097
 def load_pairs(
     images:str|Path, # Folder of images
     masks:str|Path, # Folder of masks with the names of the images
@@ -788,7 +788,7 @@ def load_pairs(
     pairs = [read_pair(*paths, classes, size, channels, fit) for paths in progress(files.values(), desc='reading pairs')]
     return LabelledPairs(*map(torch.stack, zip(*pairs)), list(files), classes)
 
-# %% ../nbs/01_data.ipynb #c095
+# %% ../nbs/01_data.ipynb #c098
 def write_pairs(
     pairs:LabelledPairs, # What to write
     folder:str|Path, # Target
@@ -800,7 +800,7 @@ def write_pairs(
         write_image(folder/f'images/{name}.png', image)
         write_mask(folder/f'masks/{name}.png', mask, pairs.classes)
 
-# %% ../nbs/01_data.ipynb #c098
+# %% ../nbs/01_data.ipynb #c101
 def split_names(
     names:list[str], # Of images
     fractions:dict[str, float], # Part -> share of the images, together at most 1
@@ -817,7 +817,7 @@ def split_names(
         if not split[part]: raise InputError(f'split: expected an image or more in every part, found none for {part!r} out of {len(names)}')
     return split
 
-# %% ../nbs/01_data.ipynb #c099
+# %% ../nbs/01_data.ipynb #c102
 def check_split(
     split, # Part -> names
     source:str|Path, # Named in errors
@@ -834,7 +834,7 @@ def check_split(
         seen[name] = part
     return split
 
-# %% ../nbs/01_data.ipynb #c100
+# %% ../nbs/01_data.ipynb #c103
 def write_split(
     path:str|Path, # Target JSON file
     split:dict[str, list[str]], # Part -> names

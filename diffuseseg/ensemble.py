@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PixelEnsemble', 'project', 'soft_vote', 'entropy', 'js_divergence', 'principal_directions', 'whitening',
-           'labelled_pixels', 'pixel_table', 'ensemble_loss', 'train_members', 'Segmentation', 'Segmenter', 'fit',
-           'check_labels', 'save_head', 'load_head']
+           'labelled_pixels', 'pixel_table', 'balanced_cdf', 'ensemble_loss', 'train_members', 'fit_maps',
+           'Segmentation', 'Segmenter', 'check_labels', 'fit', 'save_head', 'load_head']
 
 # %% ../nbs/07_ensemble.ipynb #c003
 import copy
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from torch import nn
 
 from .core import InputError, generator, load_tensors, progress, save_tensors
@@ -129,7 +130,7 @@ def whitening(
     weight = weight/(deviation**(2 - 2*power)).mean().sqrt()/std[:, None] # the mean variance of the results is 1
     return weight, -mean@weight
 
-# %% ../nbs/07_ensemble.ipynb #c031
+# %% ../nbs/07_ensemble.ipynb #c029
 @patch
 def absorb(self:PixelEnsemble,
     weight:torch.Tensor, # `[D, R]`, R being the length of the ensemble's inputs
@@ -142,7 +143,7 @@ def absorb(self:PixelEnsemble,
     result.weights[0] = nn.Parameter(weight@self.weights[0])
     return result
 
-# %% ../nbs/07_ensemble.ipynb #c034
+# %% ../nbs/07_ensemble.ipynb #c032
 def labelled_pixels(
     masks:torch.Tensor, # uint8 `[N, H, W]`
     ignore_index:int, # The value of pixels without a class
@@ -154,7 +155,6 @@ def labelled_pixels(
     if not len(found): raise InputError(f'masks: expected labelled pixels, found only the ignored value {ignore_index}')
     return found if len(found) <= max_pixels else found[torch.randperm(len(found), generator=g)[:max_pixels].sort().values]
 
-# %% ../nbs/07_ensemble.ipynb #c035
 @torch.inference_mode()
 def pixel_table(
     maps:FeatureMaps, # Maps of N images
@@ -170,6 +170,16 @@ def pixel_table(
         table[start:start + count] = project(maps[i:i + 1], weight, bias, size)[0, :, y, x].T
         start += count
     return table
+
+# %% ../nbs/07_ensemble.ipynb #c035
+def balanced_cdf(
+    labels:torch.Tensor, # Class ids, long `[P]`
+    balance:float=.5, # 0 draws pixels as they come, 1 draws every class equally often
+)->torch.Tensor: # float64 `[P]`, rises to 1; pixel `searchsorted(cdf, u)` is drawn for a uniform `u`
+    "The cumulative distribution from which training pixels are drawn."
+    share = torch.bincount(labels).double()/len(labels)
+    cdf = share[labels].pow(-balance).cumsum(0)
+    return cdf/cdf[-1]
 
 # %% ../nbs/07_ensemble.ipynb #c038
 def ensemble_loss(
@@ -191,13 +201,15 @@ def train_members(
     pixels:int=2048, # Pixels a step
     lr:float=3e-3, # Highest learning rate; it rises over 20 steps and falls to zero along a cosine
     weight_decay:float=.01, # AdamW's pull towards zero
+    balance:float=.5, # 0 draws pixels as they come, 1 draws every class equally often
     show:bool=False, # Draw a progress bar (on a terminal)
 )->list[float]: # Mean loss of a member at each step
     "Train all members at once."
     optimizer, losses = torch.optim.AdamW(ensemble.parameters(), lr, weight_decay=weight_decay), []
+    cdf = balanced_cdf(labels.cpu(), balance)
     for step in progress(range(steps), desc='fit', disable=None if show else True):
         g = generator(seed, 1, step)
-        i = torch.randint(len(table), (pixels,), generator=g).to(table.device)
+        i = torch.searchsorted(cdf, torch.rand(pixels, generator=g, dtype=torch.float64)).to(table.device)
         weights = torch.empty(ensemble.members, pixels).exponential_(generator=g).to(table.device)
         for group in optimizer.param_groups: group['lr'] = lr*min(1, (step + 1)/20)*(.5 + .5*math.cos(math.pi*step/steps))
         loss = ensemble_loss(ensemble.logits(table[i].float()), labels[i], weights)
@@ -206,6 +218,30 @@ def train_members(
     return torch.stack(losses).tolist()
 
 # %% ../nbs/07_ensemble.ipynb #c045
+@delegates(train_members)
+def fit_maps(
+    maps:FeatureMaps, # Features of the labelled images
+    masks:torch.Tensor, # Their masks, uint8 `[N, H, W]`
+    classes:ClassList, # What the class ids mean
+    members:int=10, # Classifiers
+    hidden:tuple[int, ...]=(128, 32), # Widths of their hidden layers
+    seed:int=0, # Everything random follows from it
+    rank:int=256, # Directions of variation that the members learn from
+    max_pixels:int=500_000, # Most pixels to learn from
+    **kwargs, # Of `train_members`
+)->PixelEnsemble: # Takes raw descriptors
+    "Train an ensemble on features. Masks without labels raise `InputError`."
+    where = labelled_pixels(masks, classes.ignore_index, max_pixels, generator(seed, 2))
+    labels = masks[tuple(where.T)].long().to(maps.maps[0].device)
+    sample = where[torch.randperm(len(where), generator=generator(seed, 3))[:20_000]].to(labels.device)
+    weight, bias = whitening(gather(maps, *sample.T, masks.shape[-1]), rank, generator(seed, 4))
+    ensemble = PixelEnsemble(len(bias), classes.num_classes, members, hidden, seed).to(labels.device)
+    train_members(ensemble, pixel_table(maps, where, weight, bias, masks.shape[-1]), labels, seed, **kwargs)
+    absent = torch.bincount(labels, minlength=classes.num_classes) == 0
+    ensemble.biases[-1].data[..., absent] = -1e4
+    return ensemble.absorb(weight, bias).requires_grad_(False)
+
+# %% ../nbs/07_ensemble.ipynb #c047
 @dataclass
 class Segmentation:
     "Masks and how far they are to be trusted, on the CPU."
@@ -221,7 +257,7 @@ class Segmenter:
     spec: FeatureSpec # Which features
     classes: ClassList # What the class ids mean
 
-# %% ../nbs/07_ensemble.ipynb #c047
+# %% ../nbs/07_ensemble.ipynb #c049
 @patch
 @torch.inference_mode()
 def segment(self:Segmenter,
@@ -240,39 +276,7 @@ def segment(self:Segmenter,
             rows.append((vote.argmax(1).to(torch.uint8), js_divergence(members, dim=2), *([vote] if return_probs else [])))
     return Segmentation(*(torch.cat(column).cpu() for column in zip(*rows)))
 
-# %% ../nbs/07_ensemble.ipynb #c049
-def fit(
-    diffusion:DiffusionModel, # The frozen model
-    pairs:LabelledPairs, # Labelled images of the model's size
-    spec:FeatureSpec|None=None, # Which features; None for `default_spec`
-    members:int=10, # Classifiers
-    hidden:tuple[int, ...]=(128, 32), # Widths of their hidden layers
-    seed:int=0, # Everything random follows from it
-    steps:int=600, # Training steps
-    pixels:int=2048, # Pixels a step
-    lr:float=3e-3, # Highest learning rate
-    weight_decay:float=.01, # AdamW's pull towards zero
-    rank:int=256, # Directions of variation that the members learn from
-    max_pixels:int=500_000, # Most pixels to learn from
-    show:bool=False, # Draw progress bars (on a terminal)
-)->Segmenter:
-    "Train an ensemble on labelled images. Bad input raises `InputError`."
-    classes, size, device = pairs.classes, diffusion.image_size, diffusion.device
-    check_labels(pairs.masks, classes, size)
-    spec = (spec or default_spec(diffusion)).check(diffusion)
-    where = labelled_pixels(pairs.masks, classes.ignore_index, max_pixels, generator(seed, 2))
-    labels = pairs.masks[tuple(where.T)].long().to(device)
-    maps = extract(diffusion, pairs.images, spec, dtype=torch.float16, show=show)
-    sample = where[torch.randperm(len(where), generator=generator(seed, 3))[:20_000]].to(device)
-    weight, bias = whitening(gather(maps, *sample.T, size), rank, generator(seed, 4))
-    table = pixel_table(maps, where, weight, bias, size)
-    ensemble = PixelEnsemble(len(bias), classes.num_classes, members, hidden, seed).to(device)
-    train_members(ensemble, table, labels, seed, steps, pixels, lr, weight_decay, show)
-    absent = torch.bincount(labels, minlength=classes.num_classes) == 0
-    ensemble.biases[-1].data[..., absent] = -1e4
-    return Segmenter(diffusion, ensemble.absorb(weight, bias).requires_grad_(False), spec, classes)
-
-# %% ../nbs/07_ensemble.ipynb #c050
+# %% ../nbs/07_ensemble.ipynb #c051
 def check_labels(
     masks:torch.Tensor, # uint8 `[N, H, W]`
     classes:ClassList, # What they may hold
@@ -284,7 +288,22 @@ def check_labels(
     strange = sorted(set(masks.unique().tolist()) - {*range(classes.num_classes), classes.ignore_index})
     if strange: raise InputError(f'masks: expected class ids from 0 to {classes.num_classes - 1} or {classes.ignore_index}, found {strange[0]}')
 
-# %% ../nbs/07_ensemble.ipynb #c063
+# %% ../nbs/07_ensemble.ipynb #c052
+@delegates(fit_maps)
+def fit(
+    diffusion:DiffusionModel, # The frozen model
+    pairs:LabelledPairs, # Labelled images of the model's size
+    spec:FeatureSpec|None=None, # Which features; None for `default_spec`
+    show:bool=False, # Draw progress bars (on a terminal)
+    **kwargs, # Of `fit_maps` and `train_members`
+)->Segmenter:
+    "Train an ensemble on labelled images. Bad input raises `InputError`."
+    check_labels(pairs.masks, pairs.classes, diffusion.image_size)
+    spec = (spec or default_spec(diffusion)).check(diffusion)
+    maps = extract(diffusion, pairs.images, spec, dtype=torch.float16, show=show)
+    return Segmenter(diffusion, fit_maps(maps, pairs.masks, pairs.classes, show=show, **kwargs), spec, pairs.classes)
+
+# %% ../nbs/07_ensemble.ipynb #c064
 def save_head(
     path:str|Path, # Target file, `*.safetensors`
     segmenter:Segmenter, # To save, without its diffusion model
@@ -297,7 +316,7 @@ def save_head(
                   spec=segmenter.spec.to_dict(), classes=segmenter.classes.to_dict())
     save_tensors(path, {k: v.to(dtype) for k, v in e.state_dict().items()}, config)
 
-# %% ../nbs/07_ensemble.ipynb #c065
+# %% ../nbs/07_ensemble.ipynb #c066
 def load_head(
     path:str|Path, # A file of `save_head`
     diffusion:DiffusionModel, # The model that the head belongs to

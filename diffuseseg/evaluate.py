@@ -268,7 +268,7 @@ def evaluate(
         confusions.append(confusion_matrix(preds, masks, k, ignore, names))
     return Report(torch.cat(confusions), pairs.classes, tuple(pairs.masks.shape[-2:]))
 
-# %% ../nbs/08_evaluate.ipynb #c061
+# %% ../nbs/08_evaluate.ipynb #c062
 def draw_labels(
     pool_size:int, # Number of labelled images to draw from
     count:int, # How many to draw
@@ -279,7 +279,7 @@ def draw_labels(
     if not 1 <= count <= pool_size: raise InputError(f'label count: expected 1 to {pool_size}, the size of the pool, found {count}')
     return torch.randperm(pool_size, generator=generator(seed, draw))[:count].tolist()
 
-# %% ../nbs/08_evaluate.ipynb #c064
+# %% ../nbs/08_evaluate.ipynb #c065
 def study_row(
     segmenter, # Trained on `labelled`
     labelled:LabelledPairs, # The draw
@@ -294,7 +294,7 @@ def study_row(
                 pixel_accuracy=report.pixel_accuracy, classes=int(occurs.sum()), seen=int(seen.sum()),
                 class_ious={name: float(iou) for name, iou in zip(report.classes.names, ious) if occurs[report.classes.index(name)]})
 
-# %% ../nbs/08_evaluate.ipynb #c066
+# %% ../nbs/08_evaluate.ipynb #c067
 def few_label_study(
     fit_fn:Callable, # `fit_fn(pairs, seed)` trains on `LabelledPairs` and returns a segmenter; `seed` is the number of the draw
     pool:LabelledPairs, # Labelled images to draw from
@@ -316,7 +316,7 @@ def few_label_study(
         if path: write_json(path, rows)
     return rows
 
-# %% ../nbs/08_evaluate.ipynb #c068
+# %% ../nbs/08_evaluate.ipynb #c069
 def check_apart(
     pool:LabelledPairs, # Labelled images to draw from
     test:LabelledPairs, # What to judge by
@@ -326,7 +326,7 @@ def check_apart(
     both = [(name, known[key]) for image, name in zip(test.images, test.names) if (key := image.numpy().tobytes()) in known]
     if both: raise InputError(f'test image {both[0][0]}: expected none that is in the pool, found {len(both)}, this one as {both[0][1]}')
 
-# %% ../nbs/08_evaluate.ipynb #c069
+# %% ../nbs/08_evaluate.ipynb #c070
 def resume_rows(
     path:str|Path|None, # JSON file of an earlier run, which need not exist
     keys:list[dict], # What the rows of this study begin with
@@ -338,7 +338,7 @@ def resume_rows(
     if not fits: raise InputError(f'{path}: expected results of this study, found others (other pool, test set, counts, draws or seed)')
     return rows
 
-# %% ../nbs/08_evaluate.ipynb #c075
+# %% ../nbs/08_evaluate.ipynb #c076
 def mean_std(
     values:Sequence[float|None], # One for each draw; None is left out
 )->str:
@@ -347,7 +347,7 @@ def mean_std(
     if len(values) < 2: return f'{values[0]:.3f}' if values else '–'
     return f'{mean(values):.3f} ± {stdev(values):.3f}'
 
-# %% ../nbs/08_evaluate.ipynb #c076
+# %% ../nbs/08_evaluate.ipynb #c077
 def study_table(
     rows:list[dict], # From `few_label_study`
 )->str: # A Markdown table that reads well as text
@@ -360,7 +360,7 @@ def study_table(
                       for k in ('miou', 'seen_miou', 'pixel_accuracy'))])
     return markdown_table(['labels', 'draws', 'classes seen', 'mIoU', 'mIoU of classes seen', 'pixel accuracy'], table)
 
-# %% ../nbs/08_evaluate.ipynb #c079
+# %% ../nbs/08_evaluate.ipynb #c080
 def plot_studies(
     studies:Mapping[str, list[dict]], # Name of a method -> its rows
 )->Figure: # Shown by a notebook; `savefig` writes it

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .core import InputError, atomic_path, image_grid, progress, read_json, read_text, to_uint8, write_error, write_json, write_text
+from .core import InputError, image_grid, progress, read_json, read_text, to_uint8, write_error, write_json, write_text
 from .data import ClassList, by_name, fit_box, image_tensor, open_image, overlay, read_image, read_mask, to_bytes
 from .data import write_image, write_mask
 from .ensemble import Segmenter
@@ -116,7 +116,7 @@ def read_manifest(
     for line in read_text(path).splitlines() if path.exists() else []:
         try: row = json.loads(line)
         except json.JSONDecodeError: continue
-        if isinstance(row, dict) and {'index', 'image', 'mask', 'image_sha256', 'mask_sha256'} <= set(row): rows[row['index']] = row
+        if isinstance(row, dict) and {'index', 'image', 'mask', 'image_sha256', 'mask_sha256'} <= set(row): rows[int(row['index'])] = row
     return [rows[i] for i in sorted(rows) if (out/rows[i]['image']).is_file() and (out/rows[i]['mask']).is_file()]
 
 # %% ../nbs/09_generate.ipynb #c026
@@ -221,7 +221,7 @@ def verify(
         if i not in rows: raise InputError(f'{Path(out)/"manifest.jsonl"}: expected pair {i} with both its files, found none')
         for kind in ('image', 'mask'):
             path, expected = Path(out)/rows[i][kind], rows[i][f'{kind}_sha256']
-            if (found := sha256(path)) != expected: raise InputError(f'{path}: expected the checksum {expected[:12]}..., found {found[:12]}...')
+            if sha256(path) != expected: raise InputError(f'{path}: expected the checksum {expected[:12]}..., found {sha256(path)[:12]}...')
     return len(rows)
 
 # %% ../nbs/09_generate.ipynb #c066
@@ -250,14 +250,16 @@ def segment_folder(
 )->int: # Number of images
     "Draw masks for all images of a folder, under their names. A bad image raises `InputError`; what was written before it is kept."
     out, files, d = Path(out), list(by_name(images).items()), segmenter.diffusion
-    if out.resolve().is_relative_to(Path(images).resolve()): raise InputError(f'{out}: expected a folder outside {images}, found one inside')
+    inside = out.resolve().is_relative_to(Path(images).resolve())
+    if inside: raise InputError(f'{out}: expected a folder outside {images}, found one inside')
     segmenter.classes.write(out/'classes.json')
     with progress(total=len(files), desc='segment') as bar:
         for start in range(0, len(files), batch_size):
             some = files[start:start + batch_size]
             originals = [to_bytes(open_image(path), d.image_channels) for _, path in some]
             found = segmenter.segment(torch.stack([image_tensor(o, d.image_size, fit) for o in originals]), batch_size=batch_size)
-            for (name, _), original, mask in zip(some, originals, found.masks): write_labels(out, name, original, mask, segmenter.classes, fit)
+            for (name, _), original, mask in zip(some, originals, found.masks):
+                write_labels(out, name, original, mask, segmenter.classes, fit)
             bar.update(len(some))
     return len(files)
 

@@ -37,8 +37,8 @@ def find_weights(
     if (path/file).is_file(): return path/file
     if path.is_dir(): raise InputError(f'{path}: expected a folder with {file}, found none in it')
     near = difflib.get_close_matches(name, known, 1)
-    raise InputError(f'{name}: expected a file, a folder with {file}, or one of the built-in models ({", ".join(known) or "none"}), found nothing'
-                     + (f'; did you mean {near[0]}?' if near else ''))
+    hint, known = f'; did you mean {near[0]}?' if near else '', ', '.join(known) or 'none'
+    raise InputError(f'{name}: expected a file, a folder with {file}, or a built-in model ({known}), found nothing{hint}')
 
 # %% ../nbs/10_pretrained.ipynb #c013
 def load_diffusion(
@@ -75,8 +75,9 @@ def find_model(
         except InputError: continue
         diffusion = load_diffusion(path, device)
         if diffusion.model_id == config['model_id']: return diffusion
-    raise InputError(f'{head}: expected its model {config["model_id"]} {"at " + config["model"] if config.get("model") else "beside it"} or among the '
-                     'built-in ones, found it nowhere; say where it is (on the command line with --model)')
+    places = f'at {config["model"]}, beside it' if config.get('model') else 'beside it'
+    raise InputError(f'{head}: expected its model {config["model_id"]} {places} or among the built-in ones, found it nowhere; '
+                     'say where it is (on the command line with --model)')
 
 # %% ../nbs/10_pretrained.ipynb #c020
 def load_segmenter(
