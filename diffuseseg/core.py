@@ -21,7 +21,7 @@ import numpy as np
 import safetensors
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
@@ -146,11 +146,7 @@ def save_tensors(
 ):
     "Write tensors and their configuration to one safetensors file, atomically."
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with atomic_path(path) as p:
-        try: save_file(tensors, p, metadata={'diffuseseg': json.dumps(config)})
-        except safetensors.SafetensorError as e: # it wraps the system's error; the number is in the text
-            code = next((c for c in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if f'os error {c}' in str(e)), None)
-            raise OSError(code, str(e)) if code else e
+    with atomic_path(path) as p: p.write_bytes(save(tensors, metadata={'diffuseseg': json.dumps(config)}))
 
 # %% ../nbs/00_core.ipynb #c036
 def load_tensors(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PixelEnsemble', 'project', 'soft_vote', 'entropy', 'js_divergence', 'principal_directions', 'whitening',
            'labelled_pixels', 'pixel_table', 'balanced_cdf', 'ensemble_loss', 'train_members', 'fit_maps',
-           'Segmentation', 'Segmenter', 'check_labels', 'fit', 'save_head', 'load_head']
+           'Segmentation', 'Segmenter', 'mirror_masks', 'check_labels', 'fit', 'save_head', 'load_head']
 
 # %% ../nbs/07_ensemble.ipynb #c003
 import copy
@@ -197,9 +197,9 @@ def train_members(
     table:torch.Tensor, # Inputs, `[P, R]`
     labels:torch.Tensor, # Class ids, long `[P]`
     seed:int=0, # Of the batches and weights
-    steps:int=600, # Steps to take
-    pixels:int=2048, # Pixels a step
-    lr:float=3e-3, # Highest learning rate; it rises over 20 steps and falls to zero along a cosine
+    steps:int=800, # Steps to take
+    pixels:int=1024, # Pixels a step
+    lr:float=.01, # Highest learning rate; it rises over 20 steps and falls to zero along a cosine
     weight_decay:float=.01, # AdamW's pull towards zero
     balance:float=.5, # 0 draws pixels as they come, 1 draws every class equally often
     show:bool=False, # Draw a progress bar (on a terminal)
@@ -226,8 +226,8 @@ def fit_maps(
     members:int=10, # Classifiers
     hidden:tuple[int, ...]=(128, 32), # Widths of their hidden layers
     seed:int=0, # Everything random follows from it
-    rank:int=256, # Directions of variation that the members learn from
-    max_pixels:int=500_000, # Most pixels to learn from
+    rank:int=512, # Directions of variation that the members learn from
+    max_pixels:int=600_000, # Most pixels to learn from
     **kwargs, # Of `train_members`
 )->PixelEnsemble: # Takes raw descriptors
     "Train an ensemble on features. Masks without labels raise `InputError`."
@@ -277,6 +277,19 @@ def segment(self:Segmenter,
     return Segmentation(*(torch.cat(column).cpu() for column in zip(*rows)))
 
 # %% ../nbs/07_ensemble.ipynb #c051
+def mirror_masks(
+    masks:torch.Tensor, # uint8 `[N, H, W]`
+    classes:ClassList, # Classes `l_x` and `r_x`, or `left_x` and `right_x`, trade places
+)->torch.Tensor: # uint8 `[N, H, W]`
+    "The masks of mirrored images."
+    ids, names = torch.arange(256, dtype=torch.uint8), classes.names
+    for left, right in (('l_', 'r_'), ('left_', 'right_')):
+        for a, name in enumerate(names):
+            twin = right + name.removeprefix(left)
+            if name.startswith(left) and twin in names: ids[a], ids[names.index(twin)] = names.index(twin), a
+    return ids[masks.flip(-1).long()]
+
+# %% ../nbs/07_ensemble.ipynb #c054
 def check_labels(
     masks:torch.Tensor, # uint8 `[N, H, W]`
     classes:ClassList, # What they may hold
@@ -288,22 +301,24 @@ def check_labels(
     strange = sorted(set(masks.unique().tolist()) - {*range(classes.num_classes), classes.ignore_index})
     if strange: raise InputError(f'masks: expected class ids from 0 to {classes.num_classes - 1} or {classes.ignore_index}, found {strange[0]}')
 
-# %% ../nbs/07_ensemble.ipynb #c052
+# %% ../nbs/07_ensemble.ipynb #c055
 @delegates(fit_maps)
 def fit(
     diffusion:DiffusionModel, # The frozen model
     pairs:LabelledPairs, # Labelled images of the model's size
     spec:FeatureSpec|None=None, # Which features; None for `default_spec`
+    flip:bool=True, # Learn from the mirrored images too; see `mirror_masks`
     show:bool=False, # Draw progress bars (on a terminal)
     **kwargs, # Of `fit_maps` and `train_members`
 )->Segmenter:
     "Train an ensemble on labelled images. Bad input raises `InputError`."
     check_labels(pairs.masks, pairs.classes, diffusion.image_size)
-    spec = (spec or default_spec(diffusion)).check(diffusion)
-    maps = extract(diffusion, pairs.images, spec, dtype=torch.float16, show=show)
-    return Segmenter(diffusion, fit_maps(maps, pairs.masks, pairs.classes, show=show, **kwargs), spec, pairs.classes)
+    spec, images, masks = (spec or default_spec(diffusion)).check(diffusion), pairs.images, pairs.masks
+    if flip: images, masks = torch.cat([images, images.flip(-1)]), torch.cat([masks, mirror_masks(masks, pairs.classes)])
+    maps = extract(diffusion, images, spec, dtype=torch.float16, show=show)
+    return Segmenter(diffusion, fit_maps(maps, masks, pairs.classes, show=show, **kwargs), spec, pairs.classes)
 
-# %% ../nbs/07_ensemble.ipynb #c064
+# %% ../nbs/07_ensemble.ipynb #c067
 def save_head(
     path:str|Path, # Target file, `*.safetensors`
     segmenter:Segmenter, # To save, without its diffusion model
@@ -316,7 +331,7 @@ def save_head(
                   spec=segmenter.spec.to_dict(), classes=segmenter.classes.to_dict())
     save_tensors(path, {k: v.to(dtype) for k, v in e.state_dict().items()}, config)
 
-# %% ../nbs/07_ensemble.ipynb #c066
+# %% ../nbs/07_ensemble.ipynb #c069
 def load_head(
     path:str|Path, # A file of `save_head`
     diffusion:DiffusionModel, # The model that the head belongs to
