@@ -217,7 +217,7 @@ def train_members(
         losses.append(loss.detach()/ensemble.members)
     return torch.stack(losses).tolist()
 
-# %% ../nbs/07_ensemble.ipynb #c045
+# %% ../nbs/07_ensemble.ipynb #c043
 @delegates(train_members)
 def fit_maps(
     maps:FeatureMaps, # Features of the labelled images
@@ -227,13 +227,13 @@ def fit_maps(
     hidden:tuple[int, ...]=(128, 32), # Widths of their hidden layers
     seed:int=0, # Everything random follows from it
     rank:int=512, # Directions of variation that the members learn from
-    max_pixels:int=600_000, # Most pixels to learn from
+    max_pixels:int=400_000, # Most pixels to learn from
     **kwargs, # Of `train_members`
 )->PixelEnsemble: # Takes raw descriptors
     "Train an ensemble on features. Masks without labels raise `InputError`."
     where = labelled_pixels(masks, classes.ignore_index, max_pixels, generator(seed, 2))
     labels = masks[tuple(where.T)].long().to(maps.maps[0].device)
-    sample = where[torch.randperm(len(where), generator=generator(seed, 3))[:20_000]].to(labels.device)
+    sample = where[torch.randperm(len(where), generator=generator(seed, 3))[:10_000]].to(labels.device)
     weight, bias = whitening(gather(maps, *sample.T, masks.shape[-1]), rank, generator(seed, 4))
     ensemble = PixelEnsemble(len(bias), classes.num_classes, members, hidden, seed).to(labels.device)
     train_members(ensemble, pixel_table(maps, where, weight, bias, masks.shape[-1]), labels, seed, **kwargs)
@@ -241,7 +241,7 @@ def fit_maps(
     ensemble.biases[-1].data[..., absent] = -1e4
     return ensemble.absorb(weight, bias).requires_grad_(False)
 
-# %% ../nbs/07_ensemble.ipynb #c047
+# %% ../nbs/07_ensemble.ipynb #c045
 @dataclass
 class Segmentation:
     "Masks and how far they are to be trusted, on the CPU."
@@ -257,7 +257,7 @@ class Segmenter:
     spec: FeatureSpec # Which features
     classes: ClassList # What the class ids mean
 
-# %% ../nbs/07_ensemble.ipynb #c049
+# %% ../nbs/07_ensemble.ipynb #c047
 @patch
 @torch.inference_mode()
 def segment(self:Segmenter,
@@ -267,16 +267,19 @@ def segment(self:Segmenter,
     show:bool=False, # Draw a progress bar (on a terminal)
 )->Segmentation:
     "Masks and uncertainty of images; an image's result does not depend on the others. Bad input raises `InputError`."
-    rows, size = [], self.diffusion.image_size
-    for start in progress(range(0, max(1, len(images)), batch_size), desc='segment', disable=None if show else True):
+    n, size, num_classes = len(images), self.diffusion.image_size, self.classes.num_classes
+    masks, uncertainty = torch.empty(n, size, size, dtype=torch.uint8), torch.empty(n, size, size)
+    probs = torch.empty(n, num_classes, size, size) if return_probs else None
+    for start in progress(range(0, max(1, n), batch_size), desc='segment', disable=None if show else True):
         maps = extract(self.diffusion, images[start:start + batch_size], self.spec, batch_size)
         for i in range(len(maps)):
-            members = self.ensemble.logits_from_maps(maps[i:i + 1], size).softmax(2) # [M, 1, K, H, W]
+            members = self.ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(1) # [M, K, H, W]
             vote = members.mean(0)
-            rows.append((vote.argmax(1).to(torch.uint8), js_divergence(members, dim=2), *([vote] if return_probs else [])))
-    return Segmentation(*(torch.cat(column).cpu() for column in zip(*rows)))
+            masks[start + i], uncertainty[start + i] = vote.argmax(0), js_divergence(members, dim=1)
+            if return_probs: probs[start + i] = vote
+    return Segmentation(masks, uncertainty, probs)
 
-# %% ../nbs/07_ensemble.ipynb #c051
+# %% ../nbs/07_ensemble.ipynb #c049
 def mirror_masks(
     masks:torch.Tensor, # uint8 `[N, H, W]`
     classes:ClassList, # Classes `l_x` and `r_x`, or `left_x` and `right_x`, trade places
@@ -289,7 +292,7 @@ def mirror_masks(
             if name.startswith(left) and twin in names: ids[a], ids[names.index(twin)] = names.index(twin), a
     return ids[masks.flip(-1).long()]
 
-# %% ../nbs/07_ensemble.ipynb #c054
+# %% ../nbs/07_ensemble.ipynb #c052
 def check_labels(
     masks:torch.Tensor, # uint8 `[N, H, W]`
     classes:ClassList, # What they may hold
@@ -299,9 +302,10 @@ def check_labels(
     if masks.dtype != torch.uint8 or masks.ndim != 3 or tuple(masks.shape[1:]) != (size, size): raise InputError(
         f'masks: expected uint8 [N, {size}, {size}], found {str(masks.dtype).removeprefix("torch.")} {list(masks.shape)}')
     strange = sorted(set(masks.unique().tolist()) - {*range(classes.num_classes), classes.ignore_index})
-    if strange: raise InputError(f'masks: expected class ids from 0 to {classes.num_classes - 1} or {classes.ignore_index}, found {strange[0]}')
+    top = classes.num_classes - 1
+    if strange: raise InputError(f'masks: expected class ids from 0 to {top} or {classes.ignore_index}, found {strange[0]}')
 
-# %% ../nbs/07_ensemble.ipynb #c055
+# %% ../nbs/07_ensemble.ipynb #c053
 @delegates(fit_maps)
 def fit(
     diffusion:DiffusionModel, # The frozen model
@@ -318,7 +322,7 @@ def fit(
     maps = extract(diffusion, images, spec, dtype=torch.float16, show=show)
     return Segmenter(diffusion, fit_maps(maps, masks, pairs.classes, show=show, **kwargs), spec, pairs.classes)
 
-# %% ../nbs/07_ensemble.ipynb #c067
+# %% ../nbs/07_ensemble.ipynb #c064
 def save_head(
     path:str|Path, # Target file, `*.safetensors`
     segmenter:Segmenter, # To save, without its diffusion model
@@ -331,7 +335,7 @@ def save_head(
                   spec=segmenter.spec.to_dict(), classes=segmenter.classes.to_dict())
     save_tensors(path, {k: v.to(dtype) for k, v in e.state_dict().items()}, config)
 
-# %% ../nbs/07_ensemble.ipynb #c069
+# %% ../nbs/07_ensemble.ipynb #c066
 def load_head(
     path:str|Path, # A file of `save_head`
     diffusion:DiffusionModel, # The model that the head belongs to
@@ -341,7 +345,9 @@ def load_head(
     if config.get('kind') != 'segmentation head': raise InputError(f'{path}: expected a segmentation head, found a {config.get("kind")}')
     if config.get('model_id') != diffusion.model_id:
         raise InputError(f'{path}: expected a head for model {diffusion.model_id}, found one for model {config.get("model_id")}')
-    try: ensemble, spec, classes = PixelEnsemble(**config['ensemble']), FeatureSpec.from_dict(config['spec']), ClassList.from_dict(config['classes'])
+    try:
+        ensemble, spec = PixelEnsemble(**config['ensemble']), FeatureSpec.from_dict(config['spec'])
+        classes = ClassList.from_dict(config['classes'])
     except (KeyError, TypeError) as e: raise InputError(f'{path}: expected a head of this version, found other settings ({e})') from None
     load_state(ensemble, tensors, path)
     return Segmenter(diffusion, ensemble.to(diffusion.device).eval().requires_grad_(False), spec, classes)

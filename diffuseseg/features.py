@@ -82,7 +82,7 @@ def spec_noise(
 # %% ../nbs/06_features.ipynb #c024
 @dataclass
 class FeatureMaps:
-    "Activations at native resolution, one map `[N, c, h, w]` for each noise level and block. Index with a list or slice of images for fewer."
+    "Activations at native resolution, a map `[N, c, h, w]` for each noise level and block. Index with a list or slice for fewer images."
     maps: list[torch.Tensor] # Noise level by noise level, in each block by block
     sources: list[tuple[str, int]] # Block and noise level of each map
 
@@ -119,8 +119,9 @@ def check_input(
 ):
     "Raise `InputError` unless these are bytes of the model's size."
     shape = (diffusion.image_channels, diffusion.image_size, diffusion.image_size)
-    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape or not len(images): raise InputError(
-        f'images: expected uint8 [N, {", ".join(map(str, shape))}] with N > 0, found {str(images.dtype).removeprefix("torch.")} {list(images.shape)}')
+    expected, kind = f'uint8 [N, {", ".join(map(str, shape))}] with N > 0', str(images.dtype).removeprefix('torch.')
+    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape or not len(images):
+        raise InputError(f'images: expected {expected}, found {kind} {list(images.shape)}')
 
 # %% ../nbs/06_features.ipynb #c029
 @torch.inference_mode()
