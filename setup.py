@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 cfg = ConfigParser(delimiters=['='])
 cfg.read('settings.ini', encoding='utf-8')
 cfg = cfg['DEFAULT']
+extras = {key.removesuffix('_requirements'): names.split() for key, names in cfg.items() if key.endswith('_requirements')}
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
@@ -14,7 +15,7 @@ setup(
     packages=find_packages(include=['diffuseseg', 'diffuseseg.*']),
     package_data={'diffuseseg': ['weights/*/*']}, include_package_data=False, zip_safe=False,
     python_requires=f'>={cfg["min_python"]}',
-    install_requires=cfg['requirements'].split(), extras_require={'dev': cfg['dev_requirements'].split()},
+    install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d']},
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3',
                  'Topic :: Scientific/Engineering :: Artificial Intelligence'])

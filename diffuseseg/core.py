@@ -29,10 +29,13 @@ from tqdm.auto import tqdm
 if os.environ.get('IN_TEST'): torch.set_num_threads(1)
 
 # %% ../nbs/00_core.ipynb #c008
+os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+
+# %% ../nbs/00_core.ipynb #c010
 class InputError(ValueError):
     "Something the user can put right: one sentence that names the file, what was expected and what was found."
 
-# %% ../nbs/00_core.ipynb #c012
+# %% ../nbs/00_core.ipynb #c014
 def generator(
     seed:int, # The seed of the whole run
     *keys:int, # What the stream is for, such as the number of a sample
@@ -41,7 +44,7 @@ def generator(
     digest = hashlib.sha256(json.dumps([int(k) for k in (seed, *keys)]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], 'little') >> 1)
 
-# %% ../nbs/00_core.ipynb #c016
+# %% ../nbs/00_core.ipynb #c018
 def pick_device(
     name:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ...
 )->torch.device:
@@ -53,7 +56,7 @@ def pick_device(
     if not has.get(device.type, False): raise InputError(f'device {name!r}: not available here, found {[k for k in has if has[k]]}')
     return device
 
-# %% ../nbs/00_core.ipynb #c019
+# %% ../nbs/00_core.ipynb #c021
 def pick_precision(
     name:str, # 'auto', 'no', 'bf16' or 'fp16'
     device:torch.device, # Where it will run
@@ -67,7 +70,7 @@ def pick_precision(
         return 'bf16' if can.get('avx512_bf16') or can.get('amx_bf16') or can.get('amx_tile') else 'no'
     return 'no'
 
-# %% ../nbs/00_core.ipynb #c022
+# %% ../nbs/00_core.ipynb #c024
 @contextmanager
 def atomic_path(
     path:str|Path, # Where the finished file shall stand; its folder is made if need be
@@ -84,7 +87,7 @@ def atomic_path(
     finally:
         with suppress(OSError): temporary.unlink()
 
-# %% ../nbs/00_core.ipynb #c024
+# %% ../nbs/00_core.ipynb #c026
 def write_error(
     error:OSError, # What the operating system said
     path:str|Path, # What was being written
@@ -96,7 +99,7 @@ def write_error(
     if error.errno not in reasons: return error
     return InputError(f'{path}: could not be written, {reasons[error.errno]}; what was written before is kept')
 
-# %% ../nbs/00_core.ipynb #c030
+# %% ../nbs/00_core.ipynb #c032
 def write_text(
     path:str|Path, # Target file
     text:str, # What it shall hold
@@ -111,7 +114,7 @@ def write_json(
     "Write `obj` to `path` as JSON, atomically."
     write_text(path, json.dumps(obj, indent=1) + '\n')
 
-# %% ../nbs/00_core.ipynb #c031
+# %% ../nbs/00_core.ipynb #c033
 def read_text(
     path:str|Path, # An existing file
 )->str:
@@ -121,7 +124,7 @@ def read_text(
     except IsADirectoryError: raise InputError(f'{path}: expected a file, found a folder') from None
     except UnicodeDecodeError: raise InputError(f'{path}: expected text in UTF-8, found other bytes') from None
 
-# %% ../nbs/00_core.ipynb #c032
+# %% ../nbs/00_core.ipynb #c034
 def read_json(
     path:str|Path, # A JSON file
 ):
@@ -138,7 +141,7 @@ def read_yaml(
     if not isinstance(obj or {}, dict): raise InputError(f'{path}: expected lines of "key: value", found {type(obj).__name__}')
     return obj or {}
 
-# %% ../nbs/00_core.ipynb #c035
+# %% ../nbs/00_core.ipynb #c037
 def save_tensors(
     path:str|Path, # Target file, usually `*.safetensors`
     tensors:dict[str, torch.Tensor], # Named tensors
@@ -148,7 +151,7 @@ def save_tensors(
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic_path(path) as p: p.write_bytes(save(tensors, metadata={'diffuseseg': json.dumps(config)}))
 
-# %% ../nbs/00_core.ipynb #c036
+# %% ../nbs/00_core.ipynb #c038
 def load_tensors(
     path:str|Path, # A file written by `save_tensors`
 )->tuple[dict, dict]: # The tensors on the CPU, and the configuration
@@ -163,7 +166,7 @@ def load_tensors(
     if config is None: raise InputError(f'{path}: expected a file written by DiffuseSeg, found safetensors without its configuration')
     return tensors, json.loads(config)
 
-# %% ../nbs/00_core.ipynb #c040
+# %% ../nbs/00_core.ipynb #c042
 def to_float(
     images:torch.Tensor, # uint8, 0 to 255
 )->torch.Tensor: # float32, -1 to 1
@@ -176,7 +179,7 @@ def to_uint8(
     "The model's range to bytes."
     return ((images.float() + 1)*127.5).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../nbs/00_core.ipynb #c043
+# %% ../nbs/00_core.ipynb #c045
 def image_grid(
     images:torch.Tensor, # uint8, or float in [-1, 1], `[N, C, H, W]` with 1 or 3 channels
     ncols:int=8, # Images a row
@@ -187,7 +190,7 @@ def image_grid(
     if images.is_floating_point(): images = to_uint8(images)
     return make_grid(images, nrow=ncols, padding=pad, pad_value=255).permute(1, 2, 0).numpy()
 
-# %% ../nbs/00_core.ipynb #c044
+# %% ../nbs/00_core.ipynb #c046
 def show_images(
     images:torch.Tensor, # uint8, or float in [-1, 1], `[N, C, H, W]` with 1 or 3 channels
     ncols:int=8, # Images a row
@@ -203,7 +206,7 @@ def show_images(
     if title: ax.set_title(title, fontsize=10)
     plt.show()
 
-# %% ../nbs/00_core.ipynb #c049
+# %% ../nbs/00_core.ipynb #c051
 def progress(
     iterable=None, # What to loop over, or None to call `update` yourself
     total:int|None=None, # Number of steps, where `iterable` does not know it

@@ -327,11 +327,12 @@ def save_head(
     path:str|Path, # Target file, `*.safetensors`
     segmenter:Segmenter, # To save, without its diffusion model
     dtype:torch.dtype=torch.float32, # torch.float16 halves the file
+    model:str|None=None, # Where its diffusion model can be found again
 ):
     "Write ensemble, class list and feature spec, and the identity of the model that they belong to."
     e = segmenter.ensemble
     shape = dict(in_features=e.in_features, num_classes=e.num_classes, members=e.members, hidden=list(e.hidden))
-    config = dict(kind='segmentation head', model_id=segmenter.diffusion.model_id, ensemble=shape,
+    config = dict(kind='segmentation head', model=model, model_id=segmenter.diffusion.model_id, ensemble=shape,
                   spec=segmenter.spec.to_dict(), classes=segmenter.classes.to_dict())
     save_tensors(path, {k: v.to(dtype) for k, v in e.state_dict().items()}, config)
 

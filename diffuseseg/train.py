@@ -46,17 +46,20 @@ def diffusion_loss(
 class TrainConfig:
     "Settings of a training run. Values out of range raise `InputError` when training starts."
     steps: int = 50_000 # Optimiser steps
+    minutes: float | None = None # Time for the whole run, which then ends there if `steps` have not ended it before
     batch_size: int = 32 # Images a step, over all processes together
     lr: float = 4e-4 # Learning rate after the warm-up
     warmup_steps: int = 200 # Steps over which the learning rate rises to `lr`
-    decay_share: float = .25 # Share of the steps, at the end, over which it falls to zero
+    decay_share: float = .25 # Share of the run, at the end, over which it falls to zero
     weight_decay: float = .01 # AdamW's pull towards zero
     betas: tuple[float, float] = (.9, .99) # AdamW's averaging of the gradient and its square
     grad_clip: float = 1. # Longest gradient that is followed
     ema_decay: float = .9995 # Weight of the past in the averaged weights, once warmed up
+    long_ema_decay: float = .9999 # The same in a second, longer average; the better of the two becomes the model
     min_snr_gamma: float = 5. # Ceiling of the loss weights
     flip: bool = True # Mirror half of the images
     precision: str = 'auto' # 'auto', 'no' (float32), 'bf16' or 'fp16'
+    compile: bool = False # Compile the network by `torch.compile`: slow to start, and meant for GPUs
     seed: int = 0 # Of the initial weights, the order of the images, the noise
     log_steps: int = 50 # Steps between two lines of metrics
     save_minutes: float = 5. # Minutes between two saved states
@@ -70,21 +73,32 @@ def check(self:TrainConfig)->TrainConfig:
     "The settings themselves if they make sense; else `InputError`."
     for name in ('steps', 'batch_size', 'lr', 'grad_clip', 'min_snr_gamma', 'log_steps', 'preview_steps'):
         if not getattr(self, name) > 0: raise InputError(f'{name}: expected a number above 0, found {getattr(self, name)}')
-    for name in ('decay_share', 'ema_decay'):
+    if self.minutes is not None and not self.minutes > 0: raise InputError(f'minutes: expected a number above 0, found {self.minutes}')
+    for name in ('decay_share', 'ema_decay', 'long_ema_decay'):
         if not 0 <= getattr(self, name) <= 1: raise InputError(f'{name}: expected a number from 0 to 1, found {getattr(self, name)}')
     return self
 
 # %% ../nbs/04_train.ipynb #c016
 @patch
+def share_done(self:TrainConfig,
+    step:int, # Steps already taken
+    seconds:float=0., # Time that they took
+)->float: # From 0 to 1
+    "How much of the run lies behind it, by steps or by the clock, whichever is further."
+    return min(1., max(step/self.steps, seconds/60/self.minutes if self.minutes else 0.))
+
+# %% ../nbs/04_train.ipynb #c017
+@patch
 def lr_at(self:TrainConfig,
     step:int, # Steps already taken
+    seconds:float=0., # Time that they took; counts only where there is a budget of `minutes`
 )->float:
     "Learning rate of the next step: linear warm-up, plateau, linear decay to zero."
-    up = (step + 1)/max(1, self.warmup_steps)
-    down = (self.steps - step)/max(1, self.steps*self.decay_share)
+    left = 1 - self.share_done(step, seconds)
+    up, down = (step + 1)/max(1, self.warmup_steps), left/self.decay_share if self.decay_share else float(left > 0)
     return self.lr*max(0., min(1., up, down))
 
-# %% ../nbs/04_train.ipynb #c019
+# %% ../nbs/04_train.ipynb #c020
 class EMA:
     "An exponential moving average of a network's weights, with warm-up."
     def __init__(self,
@@ -103,7 +117,7 @@ class EMA:
         weight = 1 - self.decay_at(step)
         for average, value in zip(self.net.state_dict().values(), net.state_dict().values()): average.lerp_(value, weight)
 
-# %% ../nbs/04_train.ipynb #c022
+# %% ../nbs/04_train.ipynb #c023
 def batch_indices(
     step:int, # The step that the batch is for
     batch_size:int, # Images a step, over all processes
@@ -119,7 +133,7 @@ def batch_indices(
         index[epoch == e] = order[place[epoch == e]]
     return index
 
-# %% ../nbs/04_train.ipynb #c025
+# %% ../nbs/04_train.ipynb #c026
 @dataclass
 class Batch:
     "What one process sees in one step."
@@ -127,7 +141,7 @@ class Batch:
     t: torch.Tensor # Noise levels, long `[n]`
     noise: torch.Tensor # Standard normal, of the shape of `x0`
 
-# %% ../nbs/04_train.ipynb #c027
+# %% ../nbs/04_train.ipynb #c028
 def draw_batch(
     images:torch.Tensor, # All training images, uint8 `[N, C, H, W]`, on the device
     step:int, # Number of the step
@@ -147,7 +161,7 @@ def draw_batch(
     if config.flip: x0 = torch.where(mirrored, x0.flip(-1), x0)
     return Batch(*(v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for v in (x0, t, noise)))
 
-# %% ../nbs/04_train.ipynb #c030
+# %% ../nbs/04_train.ipynb #c031
 class Trainer:
     "Network, averaged weights, optimiser and data of one training run, and the number of steps taken."
     def __init__(self,
@@ -163,14 +177,15 @@ class Trainer:
         self.accelerator = probe if precision == probe.mixed_precision else Accelerator(cpu=device == 'cpu', mixed_precision=precision)
         world, self.device = self.accelerator.num_processes, self.accelerator.device
         if config.batch_size % world: raise InputError(f'batch_size: expected a multiple of {world} processes, found {config.batch_size}')
-        self.images, self.scheduler, self.config, self.step = images.to(self.device), scheduler, config, 0
+        self.images, self.scheduler, self.config, self.step, self.seconds = images.to(self.device), scheduler, config, 0, 0.
         torch.manual_seed(config.seed)
         self.net = UNet(net_config).to(self.device, memory_format=torch.channels_last)
-        self.ema = EMA(self.net, config.ema_decay)
+        self.ema, self.long_ema = self.averages = EMA(self.net, config.ema_decay), EMA(self.net, config.long_ema_decay)
+        self.best = self.ema
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
-        self.model, self.prepared = self.accelerator.prepare(self.net, self.optimizer)
+        self.model, self.prepared = self.accelerator.prepare(torch.compile(self.net) if config.compile else self.net, self.optimizer)
 
-# %% ../nbs/04_train.ipynb #c031
+# %% ../nbs/04_train.ipynb #c032
 def check_images(
     images:torch.Tensor, # What shall be trained on
     net_config:UNetConfig, # The network's shape
@@ -180,35 +195,36 @@ def check_images(
     if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected or not len(images):
         raise InputError(f'images: expected uint8 [N, {", ".join(map(str, expected))}] with N > 0, found {images.dtype} {list(images.shape)}')
 
-# %% ../nbs/04_train.ipynb #c033
+# %% ../nbs/04_train.ipynb #c034
 @patch
 def train_step(self:Trainer)->torch.Tensor: # Mean loss of this process, on the device
     "Take one step."
     c, a = self.config, self.accelerator
     batch = draw_batch(self.images, self.step, c, self.scheduler.num_timesteps, a.process_index, a.num_processes)
     torch.manual_seed(generator(c.seed, 3, self.step, a.process_index).initial_seed())
-    for group in self.optimizer.param_groups: group['lr'] = c.lr_at(self.step)
+    for group in self.optimizer.param_groups: group['lr'] = c.lr_at(self.step, self.seconds)
     self.model.train()
     loss = diffusion_loss(self.model, self.scheduler, batch.x0, batch.t, batch.noise, c.min_snr_gamma).mean()
     a.backward(loss)
     a.clip_grad_norm_(self.model.parameters(), c.grad_clip)
     self.prepared.step()
     self.prepared.zero_grad()
-    self.ema.update(self.net, self.step)
+    for average in self.averages: average.update(self.net, self.step)
     self.step += 1
     return loss.detach()
 
-# %% ../nbs/04_train.ipynb #c036
+# %% ../nbs/04_train.ipynb #c039
 @patch
 def state(self:Trainer)->dict: # Tensors by name
     "Everything that the next step depends on, besides the settings."
-    tensors = {f'net.{k}': v for k, v in self.net.state_dict().items()} | {f'ema.{k}': v for k, v in self.ema.net.state_dict().items()}
+    nets = dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net)
+    tensors = {f'{part}.{k}': v for part, net in nets.items() for k, v in net.state_dict().items()}
     for name, p in self.net.named_parameters():
         moments = self.optimizer.state.get(p, {})
         tensors |= {f'adam.{k}.{name}': v for k, v in moments.items()}
     return tensors
 
-# %% ../nbs/04_train.ipynb #c038
+# %% ../nbs/04_train.ipynb #c041
 @patch
 def load_state(self:Trainer,
     tensors:dict, # What `state` returned
@@ -219,12 +235,29 @@ def load_state(self:Trainer,
     part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
     load_state(self.net, part('net.'), path)
     load_state(self.ema.net, part('ema.'), path)
+    load_state(self.long_ema.net, part('long_ema.'), path)
     moments = {k: part(f'adam.{k}.') for k in ('step', 'exp_avg', 'exp_avg_sq')}
     for name, p in self.net.named_parameters():
         self.optimizer.state[p] = {k: (v[name] if k == 'step' else v[name].to(p, memory_format=torch.preserve_format)) for k, v in moments.items()}
     self.step = step
 
-# %% ../nbs/04_train.ipynb #c040
+# %% ../nbs/04_train.ipynb #c043
+@patch
+def start_from(self:Trainer,
+    diffusion:DiffusionModel, # A model of the same shape
+):
+    "Take over the weights of a model, before the first step. Another shape raises `InputError`."
+    for net in (self.net, *(average.net for average in self.averages)): load_state(net, diffusion.net.state_dict(), diffusion.model_id)
+    self.init = diffusion
+
+@patch
+def info(self:Trainer)->dict:
+    "What the model remembers of its training."
+    seen, init = self.step*self.config.batch_size, getattr(self, 'init', None)
+    if init is None: return dict(images_seen=seen, steps=self.step)
+    return dict(images_seen=seen + init.info.get('images_seen', 0), steps=self.step + init.info.get('steps', 0), init=init.model_id)
+
+# %% ../nbs/04_train.ipynb #c045
 @patch
 def save(self:Trainer,
     out:str|Path, # Run folder
@@ -234,17 +267,17 @@ def save(self:Trainer,
     out = Path(out)
     if not all(p.isfinite().all() for p in self.net.parameters()): raise diverged(out, self.step)
     path, scaler = out/'state'/f'{self.step:08d}.safetensors', self.accelerator.scaler
-    save_tensors(path, self.state(), dict(kind='training state', step=self.step, scaler=scaler.state_dict() if scaler else None))
+    save_tensors(path, self.state(), dict(kind='training state', step=self.step, seconds=self.seconds, best=self.averages.index(self.best),
+                                          scaler=scaler.state_dict() if scaler else None))
     for old in sorted(path.parent.glob('*.safetensors'))[:-keep]: old.unlink()
-    info = dict(images_seen=self.step*self.config.batch_size, steps=self.step)
-    save_model(out/'model.safetensors', self.ema.net, self.scheduler, **info)
+    save_model(out/'model.safetensors', self.best.net, self.scheduler, **self.info())
 
-# %% ../nbs/04_train.ipynb #c042
+# %% ../nbs/04_train.ipynb #c047
 def diverged(out:str|Path, step:int)->InputError:
     "The error for a loss or weights that are no longer numbers."
     return InputError(f'{out}: training became NaN or infinite by step {step}; the last good state is kept, start again from it with a lower lr')
 
-# %% ../nbs/04_train.ipynb #c043
+# %% ../nbs/04_train.ipynb #c048
 @patch
 def resume(self:Trainer,
     out:str|Path, # Run folder
@@ -255,13 +288,14 @@ def resume(self:Trainer,
         try: tensors, config = load_tensors(path)
         except InputError as e: problems.append(e); continue
         self.load_state(tensors, config['step'], path)
+        self.seconds, self.best = config['seconds'], self.averages[config['best']]
         if self.accelerator.scaler and config['scaler']: self.accelerator.scaler.load_state_dict(config['scaler'])
         return True
     if problems: raise problems[0]
     return False
 
-# %% ../nbs/04_train.ipynb #c047
-FREE_TO_CHANGE = ('steps', 'log_steps', 'save_minutes', 'preview_steps', 'precision')
+# %% ../nbs/04_train.ipynb #c052
+FREE_TO_CHANGE = ('steps', 'minutes', 'compile', 'log_steps', 'save_minutes', 'preview_steps', 'precision')
 
 def check_run(
     out:str|Path, # Run folder
@@ -279,14 +313,14 @@ def check_run(
                     f'{path}: this run was begun with {part} {key} = {was}, found {value}; choose another folder or the same setting')
     write_json(path, settings | dict(versions=dict(torch=torch.__version__)))
 
-# %% ../nbs/04_train.ipynb #c048
+# %% ../nbs/04_train.ipynb #c053
 def data_summary(
     images:torch.Tensor, # Training images, uint8 `[N, C, H, W]`
 )->dict: # Number of images and a hash of their bytes
     "What tells one set of training images from another."
     return dict(images=len(images), sha256=hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()[:16])
 
-# %% ../nbs/04_train.ipynb #c051
+# %% ../nbs/04_train.ipynb #c056
 def read_metrics(
     out:str|Path, # Run folder
 )->list[dict]: # One dictionary a line; a last line cut short is left out
@@ -297,7 +331,7 @@ def read_metrics(
         except json.JSONDecodeError: pass
     return rows
 
-# %% ../nbs/04_train.ipynb #c053
+# %% ../nbs/04_train.ipynb #c058
 def rewind_metrics(
     out:str|Path, # Run folder
     step:int, # Step that the run goes on from
@@ -316,7 +350,7 @@ def add_metrics(
         with open(path, 'a') as f: f.write(json.dumps(row) + '\n')
     except OSError as e: raise write_error(e, path) from e
 
-# %% ../nbs/04_train.ipynb #c056
+# %% ../nbs/04_train.ipynb #c061
 @torch.no_grad()
 def held_out_loss(
     net:nn.Module, # A network
@@ -335,26 +369,27 @@ def held_out_loss(
         total += diffusion_loss(net, scheduler, x0, t[part].to(device), noise.to(device), gamma).sum().item()
     return total/len(images)
 
-# %% ../nbs/04_train.ipynb #c059
+# %% ../nbs/04_train.ipynb #c064
 @dataclass
 class Clock:
     "When to save and when to stop, by the clock of the first process."
     accelerator: Accelerator # Knows the processes
     save_minutes: float # Minutes between two saved states
-    max_minutes: float | None = None # Minutes until the run is stopped; None for no limit
+    max_minutes: float | None = None # Minutes until this piece of the run is stopped; None for no limit
+    before: float = 0. # Seconds that earlier pieces took
 
     def __post_init__(self): self.start = self.saved = time.monotonic()
 
-    def ask(self)->tuple[bool, bool]: # Whether to save and whether to stop, the same in all processes
+    def ask(self)->tuple[bool, bool, float]: # Whether to save, whether to stop, seconds of the run so far: the same in all processes
         now = time.monotonic()
         stop = self.max_minutes is not None and now - self.start >= self.max_minutes*60
-        answer = torch.tensor([now - self.saved >= self.save_minutes*60 or stop, stop], device=self.accelerator.device)
+        answer = torch.tensor([now - self.saved >= self.save_minutes*60 or stop, stop, self.before + now - self.start], device=self.accelerator.device)
         if self.accelerator.num_processes > 1: torch.distributed.broadcast(answer, 0)
-        save, stop = answer.tolist()
+        save, stop, seconds = answer.tolist()
         if save: self.saved = now
-        return save, stop
+        return bool(save), bool(stop), seconds
 
-# %% ../nbs/04_train.ipynb #c062
+# %% ../nbs/04_train.ipynb #c067
 @patch
 def report(self:Trainer,
     out:Path, # Run folder
@@ -368,25 +403,27 @@ def report(self:Trainer,
     if not math.isfinite(loss): raise diverged(out, self.step)
     rate = len(losses)*self.config.batch_size/seconds
     bar.set_postfix_str(f'loss {loss:.4f}, {rate:.1f} images/s')
-    row = dict(step=self.step, images=self.step*self.config.batch_size, loss=round(loss, 6), lr=self.config.lr_at(self.step - 1),
+    row = dict(step=self.step, images=self.step*self.config.batch_size, loss=round(loss, 6), lr=self.config.lr_at(self.step - 1, self.seconds),
                images_per_second=round(rate, 2), **more)
     if self.accelerator.is_main_process: add_metrics(out, row)
 
-# %% ../nbs/04_train.ipynb #c064
+# %% ../nbs/04_train.ipynb #c069
 @patch
 def checkpoint(self:Trainer,
     out:Path, # Run folder
     held_out:torch.Tensor|None=None, # Images kept out of training, uint8
 ):
-    "Save the state, and measure the averaged model on held-out images."
+    "Measure both averages on held-out images, make the better one the model, and save."
     self.accelerator.wait_for_everyone()
     if not self.accelerator.is_main_process: return
+    if held_out is None or not len(held_out): return self.save(out)
+    losses = [held_out_loss(average.net, self.scheduler, held_out, self.config.min_snr_gamma) for average in self.averages]
+    if all(map(math.isfinite, losses)): self.best = self.averages[losses.index(min(losses))]
     self.save(out)
-    if held_out is not None and len(held_out):
-        loss = held_out_loss(self.ema.net, self.scheduler, held_out, self.config.min_snr_gamma)
-        add_metrics(out, dict(step=self.step, images=self.step*self.config.batch_size, held_out_loss=round(loss, 6)))
+    add_metrics(out, dict(step=self.step, images=self.step*self.config.batch_size, held_out_loss=round(min(losses), 6),
+                          held_out_losses=[round(loss, 6) for loss in losses]))
 
-# %% ../nbs/04_train.ipynb #c066
+# %% ../nbs/04_train.ipynb #c071
 @patch
 def save_preview(self:Trainer,
     out:Path, # Run folder
@@ -394,10 +431,10 @@ def save_preview(self:Trainer,
 ):
     "Write a picture of what the averaged model makes."
     if preview is None or not self.accelerator.is_main_process: return
-    images = preview(DiffusionModel(self.ema.net, self.scheduler, 'in training'))
+    images = preview(DiffusionModel(self.best.net, self.scheduler, 'in training'))
     with atomic_path(out/'previews'/f'{self.step:08d}.png') as p: Image.fromarray(image_grid(images)).save(p)
 
-# %% ../nbs/04_train.ipynb #c067
+# %% ../nbs/04_train.ipynb #c072
 @patch
 def run(self:Trainer,
     out:str|Path, # Run folder
@@ -407,29 +444,31 @@ def run(self:Trainer,
     quiet:bool|None=None, # No progress bar; None: only where nobody is watching
 ):
     "Train until the last step or the end of the time, saving on the way."
-    out, c, clock = Path(out), self.config, Clock(self.accelerator, self.config.save_minutes, max_minutes)
+    out, c, clock = Path(out), self.config, Clock(self.accelerator, self.config.save_minutes, max_minutes, self.seconds)
     losses, since, stop = [], time.monotonic(), False
     hidden = quiet if self.accelerator.is_main_process else True
     with progress(total=c.steps, initial=self.step, desc='train', disable=hidden) as bar:
-        while self.step < c.steps and not stop:
+        while not stop and c.share_done(self.step, self.seconds) < 1:
             losses.append(self.train_step())
             bar.update()
-            save, stop = clock.ask() if self.step % 10 == 0 else (False, False)
-            if self.step % c.log_steps == 0 or save or self.step == c.steps:
+            save = False
+            if self.step % 10 == 0: save, stop, self.seconds = clock.ask()
+            if self.step % c.log_steps == 0 or save or c.share_done(self.step, self.seconds) == 1:
                 self.report(out, losses, time.monotonic() - since, bar)
                 losses, since = [], time.monotonic()
             if save: self.checkpoint(out, held_out); since = time.monotonic()
             if self.step % c.preview_steps == 0: self.save_preview(out, preview); since = time.monotonic()
 
-# %% ../nbs/04_train.ipynb #c069
+# %% ../nbs/04_train.ipynb #c074
 def train(
     images:torch.Tensor, # Training images, uint8 `[N, C, H, W]`
     out:str|Path, # Run folder; one that holds a state is gone on with
     net_config:UNetConfig, # Shape of the network, such as `preset('faces64')`
     scheduler:NoiseScheduler|None=None, # Its noise; None for cosine and v
     config:TrainConfig|None=None, # Settings; None for the defaults
+    init:DiffusionModel|None=None, # Model of the same shape whose weights to start from
     max_minutes:float|None=None, # Time after which to stop with a saved state
-    held_out:torch.Tensor|None=None, # Images kept out of training, uint8, for the held-out loss
+    held_out:torch.Tensor|None=None, # Images kept out of training, uint8, for the held-out loss and the choice of the average
     preview=None, # Function from `DiffusionModel` to images `[N, C, H, W]`, for pictures on the way
     device:str='auto', # 'auto' or 'cpu'
     quiet:bool|None=None, # No progress bar; None: only where nobody is watching
@@ -437,8 +476,10 @@ def train(
     "Train a diffusion model. Unsuitable images or settings, another run's folder and NaN raise `InputError`."
     out, scheduler, config = Path(out), scheduler or NoiseScheduler(), config or TrainConfig()
     trainer = Trainer(images, net_config, scheduler, config, device)
+    if init is not None: trainer.start_from(init)
     if trainer.accelerator.is_main_process:
-        check_run(out, dict(unet=asdict(net_config), scheduler=scheduler.to_dict(), train=asdict(config), data=data_summary(images)))
+        check_run(out, dict(unet=asdict(net_config), scheduler=scheduler.to_dict(), train=asdict(config), data=data_summary(images),
+                            start=dict(model=init.model_id if init else None)))
     trainer.accelerator.wait_for_everyone()
     trainer.resume(out)
     if trainer.accelerator.is_main_process: rewind_metrics(out, trainer.step)
@@ -449,4 +490,4 @@ def train(
         raise
     if trainer.step > began or not (out/'model.safetensors').exists(): trainer.checkpoint(out, held_out)
     trainer.accelerator.wait_for_everyone()
-    return as_diffusion(trainer.ema.net, scheduler, images_seen=trainer.step*config.batch_size, steps=trainer.step)
+    return as_diffusion(trainer.best.net, scheduler, **trainer.info())
