@@ -167,7 +167,7 @@ def generate(
     n:int=16, # How many pairs shall be there
     seed:int=0, # Another seed, other pairs
     sampler:str='dpmpp', # 'dpmpp' (DPM-Solver++ 2M), 'ddim' or 'ddpm'
-    steps:int=25, # Passes through the network for each image
+    steps:int=20, # Passes through the network for each image
     batch_size:int=16, # Pairs to compute together
 )->Path: # The folder
     "Make labelled pairs 0 to `n - 1`, as far as they are missing. Bad settings, another run's folder and a full disk raise `InputError`."

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import diffuseseg
-from .core import InputError, load_tensors, pick_device, read_text, save_tensors
+from .core import InputError, load_tensors, pick_device, read_text
 from .ensemble import Segmenter, load_head, save_head
 from .unet import DiffusionModel, load_model
 
@@ -56,11 +56,8 @@ def save_segmenter(
     dtype:torch.dtype=torch.float32, # torch.float16 halves the file
 ):
     "Write a head, and where its model is."
-    save_head(path, segmenter, dtype)
-    if model is None: return
-    place = str(model) if str(model) in available() else str(find_weights(model).resolve())
-    tensors, config = load_tensors(path)
-    save_tensors(path, tensors, config | dict(model=place))
+    if model is not None: model = str(model) if str(model) in available() else str(find_weights(model).resolve())
+    save_head(path, segmenter, dtype, model)
 
 # %% ../nbs/10_pretrained.ipynb #c019
 def find_model(

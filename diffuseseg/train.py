@@ -104,10 +104,11 @@ class EMA:
     def __init__(self,
         net:nn.Module, # The network to follow
         decay:float=.9995, # Weight of the past, once warmed up
+        memory:float=.1, # While warming up: what it remembers, as a share of the steps so far
     ):
-        self.net, self.decay = copy.deepcopy(net).eval().requires_grad_(False), decay
+        self.net, self.decay, self.memory = copy.deepcopy(net).eval().requires_grad_(False), decay, memory
 
-    def decay_at(self, step:int)->float: return min(self.decay, (1 + step)/(10 + step))
+    def decay_at(self, step:int)->float: return min(self.decay, (1 + step)/(1/self.memory + step))
 
     @torch.no_grad()
     def update(self,
@@ -180,7 +181,7 @@ class Trainer:
         self.images, self.scheduler, self.config, self.step, self.seconds = images.to(self.device), scheduler, config, 0, 0.
         torch.manual_seed(config.seed)
         self.net = UNet(net_config).to(self.device, memory_format=torch.channels_last)
-        self.ema, self.long_ema = self.averages = EMA(self.net, config.ema_decay), EMA(self.net, config.long_ema_decay)
+        self.ema, self.long_ema = self.averages = EMA(self.net, config.ema_decay), EMA(self.net, config.long_ema_decay, memory=.3)
         self.best = self.ema
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
         self.model, self.prepared = self.accelerator.prepare(torch.compile(self.net) if config.compile else self.net, self.optimizer)
