@@ -60,26 +60,30 @@ def project(
     weight:torch.Tensor, # `[D, R]`
     bias:torch.Tensor, # `[R]`
     size:int, # Height and width of the image
-)->torch.Tensor: # `[N, R, H, W]`
+)->torch.Tensor: # `[N, H, W, R]`
     "A linear map of all pixels' descriptors, computed on the small maps and then enlarged: the same numbers for less."
-    sums = {}
-    for m, w in zip(maps, weight.split([m.shape[1] for m in maps])):
-        y = F.conv2d(m.to(w.dtype), w.T[:, :, None, None])
-        sums[y.shape[2:]] = sums[y.shape[2:]] + y if y.shape[2:] in sums else y
-    enlarge = lambda y: y if y.shape[2:] == (size, size) else F.interpolate(y, size=(size, size), mode='bilinear', align_corners=False)
-    return sum(map(enlarge, sums.values())) + bias[:, None, None]
+    groups, total = {}, 0
+    for m, w in zip(maps, weight.split([m.shape[1] for m in maps])): groups.setdefault(m.shape[2:], []).append((m.movedim(1, -1), w))
+    for some in groups.values(): # the maps of one size, side by side
+        m, w = torch.cat([m for m, _ in some], -1), torch.cat([w for _, w in some])
+        y = (m.to(w.dtype)@w).movedim(-1, 1)
+        if y.shape[2:] != (size, size): y = F.interpolate(y, size=(size, size), mode='bilinear', align_corners=False)
+        total = total + y
+    return total.movedim(1, -1) + bias
 
 # %% ../nbs/07_ensemble.ipynb #c014
 @patch
 def logits_from_maps(self:PixelEnsemble,
     maps:FeatureMaps, # Maps of N images
     size:int, # Height and width of the image
-)->torch.Tensor: # `[M, N, K, H, W]`
+)->torch.Tensor: # `[M, N, H, W, K]`
     "What each member says of every pixel; no descriptor is ever put together."
-    h = project(maps, self.weights[0].transpose(0, 1).flatten(1), self.biases[0].flatten(), size)
-    h = h.reshape(len(maps), self.members, -1, size*size) # [N, M, hidden, HW]
-    for w, b in list(zip(self.weights, self.biases))[1:]: h = w.mT@F.relu(h) + b.mT
-    return h.transpose(0, 1).unflatten(-1, (size, size))
+    members = []
+    for m in range(self.members): # one after the other: a member's hidden layers fit into a processor's cache, those of all do not
+        h = project(maps, self.weights[0][m], self.biases[0][m, 0], size)
+        for w, b in list(zip(self.weights, self.biases))[1:]: h = F.relu(h)@w[m] + b[m]
+        members.append(h)
+    return torch.stack(members)
 
 # %% ../nbs/07_ensemble.ipynb #c020
 def soft_vote(
@@ -167,7 +171,7 @@ def pixel_table(
     table, start = torch.empty(len(where), len(bias), dtype=torch.float16, device=weight.device), 0
     for i, count in zip(*where[:, 0].unique(return_counts=True)):
         y, x = where[start:start + count, 1:].to(weight.device).T
-        table[start:start + count] = project(maps[i:i + 1], weight, bias, size)[0, :, y, x].T
+        table[start:start + count] = project(maps[i:i + 1], weight, bias, size)[0, y, x]
         start += count
     return table
 
@@ -273,10 +277,10 @@ def segment(self:Segmenter,
     for start in progress(range(0, max(1, n), batch_size), desc='segment', disable=None if show else True):
         maps = extract(self.diffusion, images[start:start + batch_size], self.spec, batch_size)
         for i in range(len(maps)):
-            members = self.ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(1) # [M, K, H, W]
+            members = self.ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(-1) # [M, H, W, K]
             vote = members.mean(0)
-            masks[start + i], uncertainty[start + i] = vote.argmax(0), js_divergence(members, dim=1)
-            if return_probs: probs[start + i] = vote
+            masks[start + i], uncertainty[start + i] = vote.argmax(-1), js_divergence(members)
+            if return_probs: probs[start + i] = vote.movedim(-1, 0)
     return Segmentation(masks, uncertainty, probs)
 
 # %% ../nbs/07_ensemble.ipynb #c049
