@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['FeatureSpec', 'default_spec', 'spec_noise', 'FeatureMaps', 'features_at', 'check_input', 'extract', 'empty_map',
-           'bilinear_taps', 'gather', 'upsample']
+           'disk_tensor', 'bilinear_taps', 'gather', 'upsample']
 
 # %% ../nbs/06_features.ipynb #c003
+import math
+import tempfile
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .core import InputError, generator, progress, to_float
+from .core import InputError, generator, progress, to_float, write_error
 from .unet import DiffusionModel
 
 # %% ../nbs/06_features.ipynb #c008
@@ -89,6 +93,7 @@ class FeatureMaps:
     def __len__(self)->int: return len(self.maps[0])
     def __iter__(self): return iter(self.maps)
     def __getitem__(self, which)->'FeatureMaps': return FeatureMaps([m[which] for m in self.maps], self.sources)
+    def to(self, device)->'FeatureMaps': return FeatureMaps([m.to(device) for m in self.maps], self.sources)
 
     @property
     def dim(self)->int: return sum(m.shape[1] for m in self.maps)
@@ -132,14 +137,15 @@ def extract(
     batch_size:int=16, # Images at a time
     dtype:torch.dtype=torch.float32, # torch.float16 halves the memory
     show:bool=False, # Draw a progress bar (on a terminal)
-)->FeatureMaps: # On the model's device
+    store:str|Path|None=None, # Folder of the disk to keep the maps on; None keeps them in the memory of the model's device
+)->FeatureMaps:
     "Activations of the frozen network. Those of an image depend on the image, the model and the spec alone. Bad input raises `InputError`."
     check_input(diffusion, images); spec.check(diffusion)
     maps = None
     for start in progress(range(0, len(images), batch_size), desc='features', disable=None if show else True):
         x0 = to_float(images[start:start + batch_size].to(diffusion.device))
         parts = [m for t in spec.timesteps for m in features_at(diffusion, x0, t, spec)]
-        if maps is None: maps = [empty_map(len(images), p, dtype) for p in parts]
+        if maps is None: maps = [empty_map(len(images), p, dtype, store) for p in parts]
         for m, p in zip(maps, parts): m[start:start + batch_size] = p
     return FeatureMaps(maps, [(block, t) for t in spec.timesteps for block in spec.blocks])
 
@@ -148,11 +154,29 @@ def empty_map(
     n:int, # Images
     like:torch.Tensor, # One batch of the map, `[n, c, h, w]`
     dtype:torch.dtype, # To store it in
+    store:str|Path|None=None, # Folder of the disk, or None for the memory of the batch's device
 )->torch.Tensor: # `[n, c, h, w]` in the layout channels last
     "Room for a map of `n` images."
-    return torch.empty(n, *like.shape[1:], dtype=dtype, device=like.device, memory_format=torch.channels_last)
+    shape = n, *like.shape[2:], like.shape[1]
+    return (torch.empty(shape, dtype=dtype, device=like.device) if store is None else disk_tensor(shape, dtype, store)).movedim(-1, 1)
 
-# %% ../nbs/06_features.ipynb #c038
+# %% ../nbs/06_features.ipynb #c036
+def disk_tensor(
+    shape:tuple[int, ...], # As for `torch.zeros`
+    dtype:torch.dtype, # Of the numbers
+    folder:str|Path, # An existing folder on the disk
+)->torch.Tensor: # On the CPU
+    "Zeros in a nameless file. A disk without room for it raises `InputError`."
+    kind = torch.empty(0, dtype=dtype).numpy().dtype
+    size = math.prod(shape)*kind.itemsize
+    try:
+        file = tempfile.TemporaryFile(dir=folder)
+        for start in range(0, size, 2**24): file.write(bytes(min(2**24, size - start)))
+        file.flush()
+    except OSError as e: raise write_error(e, f'{folder}: room for {size/1e9:.2f} GB of features') from e
+    return torch.from_numpy(np.memmap(file, kind, 'r+', shape=tuple(shape)))
+
+# %% ../nbs/06_features.ipynb #c041
 def bilinear_taps(
     position:torch.Tensor, # Rows or columns in the image, long `[P]`
     in_size:int, # Rows or columns of the map
@@ -164,7 +188,7 @@ def bilinear_taps(
     first = source.long()
     return first, (first + 1).clamp(max=in_size - 1), (source - first)[:, None]
 
-# %% ../nbs/06_features.ipynb #c041
+# %% ../nbs/06_features.ipynb #c044
 def gather(
     maps:FeatureMaps, # Maps of N images
     image_index:torch.Tensor, # Which image, long `[P]`
@@ -182,7 +206,7 @@ def gather(
         columns.append(torch.lerp(torch.lerp(at(y0, x0), at(y0, x1), u), torch.lerp(at(y1, x0), at(y1, x1), u), v))
     return torch.cat(columns, 1)
 
-# %% ../nbs/06_features.ipynb #c043
+# %% ../nbs/06_features.ipynb #c046
 def upsample(
     maps:FeatureMaps, # Maps of N images
     size:int, # Height and width of the image
