@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAMPLE', 'PixelEnsemble', 'project', 'soft_vote', 'entropy', 'js_divergence', 'principal_directions', 'whitening',
-           'labelled_pixels', 'pixel_table', 'balanced_cdf', 'ensemble_loss', 'train_members', 'fit_maps',
-           'Segmentation', 'Segmenter', 'mirror_masks', 'check_labels', 'FitPlan', 'peak_memory', 'plan_fit', 'fit',
+           'labelled_pixels', 'pixel_table', 'balanced_cdf', 'ensemble_loss', 'train_members', 'fit_maps', 'mirror_ids',
+           'mirror_masks', 'Segmentation', 'Segmenter', 'check_labels', 'FitPlan', 'peak_memory', 'plan_fit', 'fit',
            'save_head', 'load_head']
 
 # %% ../nbs/07_ensemble.ipynb #c003
@@ -252,6 +252,25 @@ def fit_maps(
     return ensemble.absorb(weight, bias).requires_grad_(False)
 
 # %% ../nbs/07_ensemble.ipynb #c045
+def mirror_ids(
+    classes:ClassList, # Classes `l_x` and `r_x`, or `left_x` and `right_x`, trade places
+)->torch.Tensor: # long `[256]`
+    "What each class id becomes in a mirror."
+    ids, names = torch.arange(256), classes.names
+    for left, right in (('l_', 'r_'), ('left_', 'right_')):
+        for a, name in enumerate(names):
+            twin = right + name.removeprefix(left)
+            if name.startswith(left) and twin in names: ids[a], ids[names.index(twin)] = names.index(twin), a
+    return ids
+
+def mirror_masks(
+    masks:torch.Tensor, # uint8 `[N, H, W]`
+    classes:ClassList, # As for `mirror_ids`
+)->torch.Tensor: # uint8 `[N, H, W]`
+    "The masks of mirrored images."
+    return mirror_ids(classes)[masks.flip(-1).long()].to(masks.dtype)
+
+# %% ../nbs/07_ensemble.ipynb #c049
 @dataclass
 class Segmentation:
     "Masks and how far they are to be trusted, on the CPU."
@@ -267,42 +286,34 @@ class Segmenter:
     spec: FeatureSpec # Which features
     classes: ClassList # What the class ids mean
 
-# %% ../nbs/07_ensemble.ipynb #c047
+# %% ../nbs/07_ensemble.ipynb #c051
 @patch
 @torch.inference_mode()
 def segment(self:Segmenter,
     images:torch.Tensor, # uint8 `[N, C, H, W]` of the model's size
     batch_size:int=8, # Images at a time
     return_probs:bool=False, # Also return the class probabilities
+    flip:bool=False, # Also look at the mirrored images, and take the mean: better masks, twice the time
     show:bool=False, # Draw a progress bar (on a terminal)
 )->Segmentation:
     "Masks and uncertainty of images; an image's result does not depend on the others. Bad input raises `InputError`."
     n, size, num_classes = len(images), self.diffusion.image_size, self.classes.num_classes
     masks, uncertainty = torch.empty(n, size, size, dtype=torch.uint8), torch.empty(n, size, size)
     probs = torch.empty(n, num_classes, size, size) if return_probs else None
+    twins = mirror_ids(self.classes)[:num_classes]
     for start in progress(range(0, max(1, n), batch_size), desc='segment', disable=None if show else True):
-        maps = extract(self.diffusion, images[start:start + batch_size], self.spec, batch_size)
-        for i in range(len(maps)):
-            members = self.ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(-1) # [M, H, W, K]
+        views = [images[start:start + batch_size]]
+        if flip: views.append(views[0].flip(-1))
+        maps = [extract(self.diffusion, view, self.spec, batch_size) for view in views]
+        for i in range(len(maps[0])):
+            members = [self.ensemble.logits_from_maps(m[i:i + 1], size)[:, 0].softmax(-1) for m in maps] # [M, H, W, K] each
+            members = (members[0] + members[1].flip(2)[..., twins])/2 if flip else members[0]
             vote = members.mean(0)
             masks[start + i], uncertainty[start + i] = vote.argmax(-1), js_divergence(members)
             if return_probs: probs[start + i] = vote.movedim(-1, 0)
     return Segmentation(masks, uncertainty, probs)
 
-# %% ../nbs/07_ensemble.ipynb #c049
-def mirror_masks(
-    masks:torch.Tensor, # uint8 `[N, H, W]`
-    classes:ClassList, # Classes `l_x` and `r_x`, or `left_x` and `right_x`, trade places
-)->torch.Tensor: # uint8 `[N, H, W]`
-    "The masks of mirrored images."
-    ids, names = torch.arange(256, dtype=torch.uint8), classes.names
-    for left, right in (('l_', 'r_'), ('left_', 'right_')):
-        for a, name in enumerate(names):
-            twin = right + name.removeprefix(left)
-            if name.startswith(left) and twin in names: ids[a], ids[names.index(twin)] = names.index(twin), a
-    return ids[masks.flip(-1).long()]
-
-# %% ../nbs/07_ensemble.ipynb #c052
+# %% ../nbs/07_ensemble.ipynb #c053
 def check_labels(
     masks:torch.Tensor, # uint8 `[N, H, W]`
     classes:ClassList, # What they may hold
@@ -315,7 +326,7 @@ def check_labels(
     top = classes.num_classes - 1
     if strange: raise InputError(f'masks: expected class ids from 0 to {top} or {classes.ignore_index}, found {strange[0]}')
 
-# %% ../nbs/07_ensemble.ipynb #c053
+# %% ../nbs/07_ensemble.ipynb #c054
 @dataclass
 class FitPlan:
     "How a fit will go about it, and what it will take."
@@ -332,7 +343,7 @@ class FitPlan:
         return (f'{self.images} images, {self.features} features a pixel: {self.map_bytes/1e9:.2f} GB of features {place}, '
                 f'at most {self.pixels} pixels to learn from, about {self.peak_bytes/1e9:.1f} GB of memory at the most')
 
-# %% ../nbs/07_ensemble.ipynb #c055
+# %% ../nbs/07_ensemble.ipynb #c056
 def peak_memory(
     diffusion:DiffusionModel, # The frozen model
     spec:FeatureSpec, # What is read
@@ -352,7 +363,7 @@ def peak_memory(
     model = sum(p.numel() for p in diffusion.net.parameters())*4
     return int(4e8 + model + max(network, directions, filling, training))
 
-# %% ../nbs/07_ensemble.ipynb #c057
+# %% ../nbs/07_ensemble.ipynb #c058
 def plan_fit(
     diffusion:DiffusionModel, # The frozen model
     spec:FeatureSpec, # What is read
@@ -374,7 +385,7 @@ def plan_fit(
         if max_memory is None or peak <= max_memory*1e9: return plan
     raise InputError(f'max_memory: expected at least {plan.peak_bytes/1e9:.2f} GB for this model and these features, found {max_memory:g}')
 
-# %% ../nbs/07_ensemble.ipynb #c060
+# %% ../nbs/07_ensemble.ipynb #c061
 @delegates(fit_maps)
 def fit(
     diffusion:DiffusionModel, # The frozen model
@@ -398,7 +409,7 @@ def fit(
     kwargs = dict(kwargs, max_pixels=plan.pixels, device=diffusion.device, show=show)
     return Segmenter(diffusion, fit_maps(maps, masks, pairs.classes, **kwargs), spec, pairs.classes)
 
-# %% ../nbs/07_ensemble.ipynb #c071
+# %% ../nbs/07_ensemble.ipynb #c072
 def save_head(
     path:str|Path, # Target file, `*.safetensors`
     segmenter:Segmenter, # To save, without its diffusion model
@@ -412,7 +423,7 @@ def save_head(
                   spec=segmenter.spec.to_dict(), classes=segmenter.classes.to_dict())
     save_tensors(path, {k: v.to(dtype) for k, v in e.state_dict().items()}, config)
 
-# %% ../nbs/07_ensemble.ipynb #c073
+# %% ../nbs/07_ensemble.ipynb #c074
 def load_head(
     path:str|Path, # A file of `save_head`
     diffusion:DiffusionModel, # The model that the head belongs to

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MIN_IMAGES', 'PROTOCOL', 'check_masks', 'confusion_matrix', 'class_iou', 'mean_iou', 'Report', 'markdown_table',
            'convention_iou', 'other_conventions', 'bootstrap_ious', 'plot_bars', 'check_classes', 'evaluate',
-           'draw_labels', 'study_row', 'few_label_study', 'check_apart', 'resume_rows', 'mean_std', 'study_table',
-           'plot_studies']
+           'error_sheet', 'write_report', 'draw_labels', 'study_row', 'few_label_study', 'check_apart', 'resume_rows',
+           'mean_std', 'study_table', 'plot_studies']
 
 # %% ../nbs/08_evaluate.ipynb #c003
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ import torch
 from fastcore.basics import patch
 from matplotlib.figure import Figure
 
-from .core import InputError, generator, progress, read_json, write_json
-from .data import ClassList, LabelledPairs
+from .core import InputError, atomic_path, generator, image_grid, progress, read_json, write_json, write_text
+from .data import ClassList, LabelledPairs, overlay, write_image
 
 # %% ../nbs/08_evaluate.ipynb #c010
 def check_masks(
@@ -257,6 +257,7 @@ def evaluate(
     segmenter, # Has `classes`, and `segment(images, batch_size=...)` whose result has `masks`
     pairs:LabelledPairs, # Labelled images that the segmenter was not trained on
     batch_size:int=8, # Images at a time
+    flip:bool=False, # Let it also look at the mirrored images: better masks, twice the time
 )->Report:
     "How well `segmenter` labels the images of `pairs`. Other classes, masks that do not fit and empty sets raise `InputError`."
     check_classes(segmenter.classes, pairs.classes)
@@ -264,11 +265,50 @@ def evaluate(
     k, ignore, confusions = pairs.classes.num_classes, pairs.classes.ignore_index, []
     for i in progress(range(0, len(pairs), batch_size), desc='evaluate'):
         images, masks, names = (o[i:i + batch_size] for o in (pairs.images, pairs.masks, pairs.names))
-        preds = segmenter.segment(images, batch_size=batch_size).masks
+        preds = segmenter.segment(images, batch_size=batch_size, flip=flip).masks
         confusions.append(confusion_matrix(preds, masks, k, ignore, names))
     return Report(torch.cat(confusions), pairs.classes, tuple(pairs.masks.shape[-2:]))
 
 # %% ../nbs/08_evaluate.ipynb #c062
+@patch
+def worst(
+    self:Report,
+    k:int=10, # How many
+)->list[int]: # Numbers of images, the worst first
+    "The images with the lowest mean IoU over the classes that occur in them."
+    scores = mean_iou(self.confusions)
+    order = scores.argsort(stable=True).tolist()
+    return [i for i in order if not isnan(scores[i])][:k]
+
+def error_sheet(
+    segmenter, # As for `evaluate`
+    pairs:LabelledPairs, # What it was judged by
+    which:Sequence[int], # Numbers of images, such as `Report.worst`
+)->torch.Tensor: # uint8 `[3, H, W]`
+    "A picture of images, below each its true mask and the predicted one, laid over it."
+    some = pairs[list(which)]
+    preds = segmenter.segment(some.images, batch_size=8, flip=False).masks.to(torch.uint8)
+    rows = some.images.expand(-1, 3, -1, -1), overlay(some.images, some.masks, some.classes), overlay(some.images, preds, some.classes)
+    return torch.from_numpy(image_grid(torch.cat(rows), len(some))).permute(2, 0, 1)
+
+# %% ../nbs/08_evaluate.ipynb #c065
+def write_report(
+    out:str|Path, # Folder
+    report:Report, # From `evaluate`
+    segmenter, # The one that was judged
+    pairs:LabelledPairs, # What it was judged by
+    title:str='Evaluation', # Heading of the report
+):
+    "Write the report with its pictures. A folder that cannot be written raises `InputError`."
+    out, which, scores = Path(out), report.worst(), mean_iou(report.confusions)
+    lines = markdown_table(['image', 'mIoU of its classes'], [[pairs.names[i], float(scores[i])] for i in which])
+    write_text(out/'report.md', f'# {title}\n\n{report.table()}\n\n![IoU and confusions](report.png)\n\n## The worst images\n\n'
+               f'From top to bottom: image, truth, prediction.\n\n![The worst images](worst.png)\n\n{lines}\n')
+    write_json(out/'report.json', report.to_dict())
+    write_image(out/'worst.png', error_sheet(segmenter, pairs, which))
+    with atomic_path(out/'report.png') as path: report.plot().savefig(path)
+
+# %% ../nbs/08_evaluate.ipynb #c068
 def draw_labels(
     pool_size:int, # Number of labelled images to draw from
     count:int, # How many to draw
@@ -279,7 +319,7 @@ def draw_labels(
     if not 1 <= count <= pool_size: raise InputError(f'label count: expected 1 to {pool_size}, the size of the pool, found {count}')
     return torch.randperm(pool_size, generator=generator(seed, draw))[:count].tolist()
 
-# %% ../nbs/08_evaluate.ipynb #c065
+# %% ../nbs/08_evaluate.ipynb #c071
 def study_row(
     segmenter, # Trained on `labelled`
     labelled:LabelledPairs, # The draw
@@ -294,7 +334,7 @@ def study_row(
                 pixel_accuracy=report.pixel_accuracy, classes=int(occurs.sum()), seen=int(seen.sum()),
                 class_ious={name: float(iou) for name, iou in zip(report.classes.names, ious) if occurs[report.classes.index(name)]})
 
-# %% ../nbs/08_evaluate.ipynb #c067
+# %% ../nbs/08_evaluate.ipynb #c073
 def few_label_study(
     fit_fn:Callable, # `fit_fn(pairs, seed)` trains on `LabelledPairs` and returns a segmenter; `seed` is the number of the draw
     pool:LabelledPairs, # Labelled images to draw from
@@ -316,7 +356,7 @@ def few_label_study(
         if path: write_json(path, rows)
     return rows
 
-# %% ../nbs/08_evaluate.ipynb #c069
+# %% ../nbs/08_evaluate.ipynb #c075
 def check_apart(
     pool:LabelledPairs, # Labelled images to draw from
     test:LabelledPairs, # What to judge by
@@ -326,7 +366,7 @@ def check_apart(
     both = [(name, known[key]) for image, name in zip(test.images, test.names) if (key := image.numpy().tobytes()) in known]
     if both: raise InputError(f'test image {both[0][0]}: expected none that is in the pool, found {len(both)}, this one as {both[0][1]}')
 
-# %% ../nbs/08_evaluate.ipynb #c070
+# %% ../nbs/08_evaluate.ipynb #c076
 def resume_rows(
     path:str|Path|None, # JSON file of an earlier run, which need not exist
     keys:list[dict], # What the rows of this study begin with
@@ -338,7 +378,7 @@ def resume_rows(
     if not fits: raise InputError(f'{path}: expected results of this study, found others (other pool, test set, counts, draws or seed)')
     return rows
 
-# %% ../nbs/08_evaluate.ipynb #c076
+# %% ../nbs/08_evaluate.ipynb #c082
 def mean_std(
     values:Sequence[float|None], # One for each draw; None is left out
 )->str:
@@ -347,7 +387,7 @@ def mean_std(
     if len(values) < 2: return f'{values[0]:.3f}' if values else '–'
     return f'{mean(values):.3f} ± {stdev(values):.3f}'
 
-# %% ../nbs/08_evaluate.ipynb #c077
+# %% ../nbs/08_evaluate.ipynb #c083
 def study_table(
     rows:list[dict], # From `few_label_study`
 )->str: # A Markdown table that reads well as text
@@ -360,7 +400,7 @@ def study_table(
                       for k in ('miou', 'seen_miou', 'pixel_accuracy'))])
     return markdown_table(['labels', 'draws', 'classes seen', 'mIoU', 'mIoU of classes seen', 'pixel accuracy'], table)
 
-# %% ../nbs/08_evaluate.ipynb #c080
+# %% ../nbs/08_evaluate.ipynb #c086
 def plot_studies(
     studies:Mapping[str, list[dict]], # Name of a method -> its rows
 )->Figure: # Shown by a notebook; `savefig` writes it

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['head_id', 'pair_settings', 'check_settings', 'sha256', 'write_pair', 'add_rows', 'read_manifest', 'tidy',
            'missing_blocks', 'contact_sheet', 'generate', 'open_folder', 'make_block', 'verify', 'place_mask',
-           'segment_folder', 'write_labels']
+           'segment_folder', 'write_labels', 'write_summary']
 
 # %% ../nbs/09_generate.ipynb #c003
 import hashlib
@@ -14,11 +14,14 @@ import os
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from .core import InputError, image_grid, progress, read_json, read_text, to_uint8, write_error, write_json, write_text
 from .data import ClassList, by_name, fit_box, image_tensor, open_image, overlay, read_image, read_mask, to_bytes
 from .data import write_image, write_mask
 from .ensemble import Segmenter
+from .evaluate import markdown_table
 from .sample import SAMPLERS, sample, timestep_grid
 from .unet import DiffusionModel
 
@@ -226,30 +229,35 @@ def verify(
 
 # %% ../nbs/09_generate.ipynb #c066
 def place_mask(
-    mask:torch.Tensor, # uint8 `[h, w]`, in the model's size
+    probs:torch.Tensor, # Class probabilities in the model's size, float32 `[K, h, w]`
     height:int, # Of the original image
     width:int, # Of the original image
     fit:str='crop', # How the image was brought to the model's size: 'crop' or 'resize'
     ignore_index:int=255, # Marks pixels that the model did not see
 )->torch.Tensor: # uint8 `[height, width]`
-    "A mask back in the place and size that its image had before it was cropped or resized."
-    left, top, right, bottom = fit_box(width, height, tuple(mask.shape), fit)
-    def taps(n, low, high, size): # which row or column of the mask lies under each pixel of the image
-        position = ((torch.arange(n) + .5 - low)*size/(high - low)).floor().long()
-        return position.clamp(0, size - 1), (position >= 0) & (position < size)
-    (y, seen_y), (x, seen_x) = taps(height, top, bottom, mask.shape[0]), taps(width, left, right, mask.shape[1])
-    return torch.where(seen_y[:, None] & seen_x, mask[y][:, x], torch.tensor(ignore_index, dtype=torch.uint8))
+    "The mask in the place and size that its image had before it was cropped or resized."
+    left, top, right, bottom = fit_box(width, height, tuple(probs.shape[1:]), fit)
+    def positions(n, low, high): # of the original's pixels in the model's square, whose sides are at -1 and 1
+        return 2*(torch.arange(n) + .5 - low)/(high - low) - 1
+    y, x = positions(height, top, bottom), positions(width, left, right)
+    mask = torch.full((height, width), ignore_index, dtype=torch.uint8)
+    for rows in (y.abs() < 1).nonzero()[:, 0].split(64):
+        grid = torch.stack(torch.meshgrid(x, y[rows], indexing='xy'), -1)[None]
+        strip = F.grid_sample(probs[None], grid, 'bilinear', 'border', align_corners=False)[0].argmax(0).to(torch.uint8)
+        mask[rows] = torch.where(x.abs() < 1, strip, torch.tensor(ignore_index, dtype=torch.uint8))
+    return mask
 
 # %% ../nbs/09_generate.ipynb #c070
 def segment_folder(
     segmenter:Segmenter, # Labels
     images:str|Path, # Folder of images of any size
-    out:str|Path, # Target: masks/NAME.png, overlays/NAME.png and classes.json
+    out:str|Path, # Target: masks/NAME.png, overlays/NAME.png, classes.json, report.md and least_certain.png
     fit:str='crop', # What to do with an image that is not square: 'crop' or 'resize'
     batch_size:int=16, # Images at a time
+    flip:bool=False, # Also look at the mirrored images: better masks, twice the time
 )->int: # Number of images
     "Draw masks for all images of a folder, under their names. A bad image raises `InputError`; what was written before it is kept."
-    out, files, d = Path(out), list(by_name(images).items()), segmenter.diffusion
+    out, files, d, rows = Path(out), list(by_name(images).items()), segmenter.diffusion, []
     inside = out.resolve().is_relative_to(Path(images).resolve())
     if inside: raise InputError(f'{out}: expected a folder outside {images}, found one inside')
     segmenter.classes.write(out/'classes.json')
@@ -257,22 +265,45 @@ def segment_folder(
         for start in range(0, len(files), batch_size):
             some = files[start:start + batch_size]
             originals = [to_bytes(open_image(path), d.image_channels) for _, path in some]
-            found = segmenter.segment(torch.stack([image_tensor(o, d.image_size, fit) for o in originals]), batch_size=batch_size)
-            for (name, _), original, mask in zip(some, originals, found.masks):
-                write_labels(out, name, original, mask, segmenter.classes, fit)
+            batch = torch.stack([image_tensor(o, d.image_size, fit) for o in originals])
+            found = segmenter.segment(batch, batch_size=batch_size, return_probs=True, flip=flip)
+            for (name, _), original, probs, doubt in zip(some, originals, found.probs, found.uncertainty):
+                rows.append(write_labels(out, name, original, probs, doubt, segmenter.classes, fit))
             bar.update(len(some))
+    write_summary(out, rows, segmenter.classes, d.image_size)
     return len(files)
 
 # %% ../nbs/09_generate.ipynb #c071
 def write_labels(
     out:Path, # Target folder
     name:str, # Of the image
-    original, # The image, by Pillow
-    mask:torch.Tensor, # uint8 `[h, w]`, in the model's size
-    classes:ClassList, # What its ids mean
+    original:Image.Image, # The image
+    probs:torch.Tensor, # Class probabilities in the model's size, `[K, h, w]`
+    uncertainty:torch.Tensor, # In the model's size, bits, `[h, w]`
+    classes:ClassList, # What the ids mean
     fit:str, # 'crop' or 'resize'
-):
+)->dict: # Name, mean uncertainty, and share of each class in the pixels that were looked at
     "Write a mask in its image's own size, and the image with the mask laid over it."
-    mask = place_mask(mask, original.height, original.width, fit, classes.ignore_index)
+    mask = place_mask(probs, original.height, original.width, fit, classes.ignore_index)
     write_mask(out/'masks'/f'{name}.png', mask, classes)
     write_image(out/'overlays'/f'{name}.png', overlay(image_tensor(original)[None], mask[None], classes)[0])
+    seen = mask[mask != classes.ignore_index].long()
+    return dict(name=name, uncertainty=float(uncertainty.mean()), shares=(torch.bincount(seen, minlength=classes.num_classes)/len(seen)).tolist())
+
+# %% ../nbs/09_generate.ipynb #c072
+def write_summary(
+    out:Path, # Target folder
+    rows:list[dict], # From `write_labels`
+    classes:ClassList, # What the ids mean
+    size:int, # Side of each overlay in the picture
+    k:int=10, # Images to show
+):
+    "Write report.md, and least_certain.png with the overlays of the images that the ensemble was least sure of."
+    shares, doubtful = torch.tensor([row['shares'] for row in rows]), sorted(rows, key=lambda row: -row['uncertainty'])[:k]
+    table = [[name, int((share > 0).sum()), f'{share.mean():.1%}'] for name, share in zip(classes.names, shares.T)]
+    doubts = markdown_table(['image', 'uncertainty'], [[row['name'], row['uncertainty']] for row in doubtful])
+    write_text(out/'report.md', f'# Masks for {len(rows)} images\n\n{markdown_table(["class", "images", "pixels"], table)}\n\n'
+               f'## Where the ensemble is least sure\n\nMean Jensen-Shannon divergence of its members, in bits.\n\n'
+               f'![The least certain images](least_certain.png)\n\n{doubts}\n')
+    sheet = torch.stack([image_tensor(open_image(out/'overlays'/f'{row["name"]}.png'), size, 'resize') for row in doubtful])
+    write_image(out/'least_certain.png', torch.from_numpy(image_grid(sheet, 5)).permute(2, 0, 1))
