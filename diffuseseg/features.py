@@ -68,7 +68,7 @@ def check(self:FeatureSpec,
 # %% ../nbs/06_features.ipynb #c017
 def default_spec(
     diffusion:DiffusionModel, # The model to read
-    reference:tuple[int, ...]=(50, 150, 250), # Noise levels in the linear schedule of 1,000 steps (Baranchuk et al. 2022, section 4)
+    reference:tuple[int, ...]=(10, 50), # Noise levels in the linear schedule of 1,000 steps; Baranchuk et al. (2022) took 50, 150, 250
 )->FeatureSpec:
     "All decoder blocks, at the noise levels whose signal-to-noise ratio is that of the reference."
     return FeatureSpec(list(diffusion.net.decoder_blocks), diffusion.scheduler.match_timesteps(list(reference)))
