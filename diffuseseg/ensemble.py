@@ -236,6 +236,7 @@ def fit_maps(
     seed:int=0, # Everything random follows from it
     rank:int=512, # Directions of variation that the members learn from
     max_pixels:int=400_000, # Most pixels to learn from
+    steps:int|None=None, # Steps to take; None for 800, and 4 more for each labelled image (mirrored ones count too)
     device:torch.device|None=None, # Where to train; None for where the maps are
     **kwargs, # Of `train_members`
 )->PixelEnsemble: # Takes raw descriptors
@@ -247,7 +248,8 @@ def fit_maps(
     anywhere = torch.stack(torch.unravel_index(anywhere, masks.shape)).to(maps.maps[0].device)
     weight, bias = leading_map(gather(maps, *anywhere, masks.shape[-1]).to(device), rank, generator(seed, 4))
     ensemble = PixelEnsemble(len(bias), classes.num_classes, members, hidden, seed).to(device)
-    train_members(ensemble, pixel_table(maps, where, weight, bias, masks.shape[-1]), labels, seed, **kwargs)
+    steps = steps or 800 + 4*len(where[:, 0].unique())
+    train_members(ensemble, pixel_table(maps, where, weight, bias, masks.shape[-1]), labels, seed, steps, **kwargs)
     absent = torch.bincount(labels, minlength=classes.num_classes) == 0
     ensemble.biases[-1].data[..., absent] = -1e4
     return ensemble.absorb(weight, bias).requires_grad_(False)

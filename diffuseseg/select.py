@@ -185,7 +185,8 @@ def one_standard_error(
 )->int: # Number of the chosen row
     "The cheapest spec that is behind the best by one standard error or less (after Breiman et al. 1984); of equal costs the better one."
     best = max(rows, key=lambda row: row['miou'])
-    near = [i for i, row in enumerate(rows) if row['miou'] == best['miou'] or row['miou'] >= best['miou'] - behind(row, best)[1]]
+    gaps = [behind(row, best) for row in rows]
+    near = [i for i, (gap, error) in enumerate(gaps) if gap <= error]
     return min(near, key=lambda i: (rows[i]['passes'], rows[i]['channels'], -rows[i]['miou']))
 
 # %% ../nbs/08d_select.ipynb #c037
@@ -384,8 +385,8 @@ def suggest(
     k:int=10, # How many to choose
     known:torch.Tensor|None=None, # Images that are labelled already, like `images`
     seed:int=0, # Of the noise in the features
-    rule:str='k-centre', # One of `RULES`
-    power:float=1., # Of the uncertainty: 0 for distances alone
+    rule:str='k-median', # One of `RULES`
+    power:float=0., # Of the uncertainty, if there is a segmenter: 0 for distances alone
     batch_size:int=16, # Images at a time
     show:bool=False, # Draw progress bars (on a terminal)
 )->list[int]: # Numbers of images, in the order of choice
