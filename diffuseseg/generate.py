@@ -254,7 +254,7 @@ def segment_folder(
     out:str|Path, # Target: masks/NAME.png, overlays/NAME.png, classes.json, report.md and least_certain.png
     fit:str='crop', # What to do with an image that is not square: 'crop' or 'resize'
     batch_size:int=16, # Images at a time
-    flip:bool=False, # Also look at the mirrored images: better masks, twice the time
+    flip:bool=True, # Also look at the mirrored images: better masks, twice the time
 )->int: # Number of images
     "Draw masks for all images of a folder, under their names. A bad image raises `InputError`; what was written before it is kept."
     out, files, d, rows = Path(out), list(by_name(images).items()), segmenter.diffusion, []
