@@ -370,12 +370,12 @@ def peak_memory(
     blocks, levels, size = diffusion.net.decoder_blocks, len(spec.timesteps), diffusion.image_size
     floats = lambda names: sum(blocks[name][0]*blocks[name][1]**2 for name in names)
     features = sum(blocks[name][0] for name in spec.blocks)*levels
-    network = batch_size*(3*floats(blocks) + levels*floats(spec.blocks))*4
-    directions = SAMPLE*(3*features + 3*(rank + 16))*4
+    network = batch_size*(3*floats(blocks) + (levels + 3)*floats(spec.blocks))*4
+    directions = SAMPLE*(4*features + 3*(rank + 16))*4
     table = pixels*(rank*2 + 32)
     filling, training = table + 3*size**2*rank*4, table + 5*rank*width*4 + 4096*width*4
     model = sum(p.numel() for p in diffusion.net.parameters())*4
-    return int(4e8 + model + max(network, directions, filling, training))
+    return int(5e8 + model + max(network, directions, filling, training))
 
 # %% ../nbs/07_ensemble.ipynb #c059
 def plan_fit(
