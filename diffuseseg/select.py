@@ -125,7 +125,7 @@ def segment_maps(
     maps:FeatureMaps, # Of N images
     size:int, # Height and width of the images
 )->Segmentation: # On the CPU
-    "Masks and uncertainty from features, as `Segmenter.segment` without its second look gives them."
+    "Masks and uncertainty from features, as `segment` without its second look gives them."
     masks, uncertainty = [], []
     for i in range(len(maps)):
         members = ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(-1) # [M, H, W, K]
