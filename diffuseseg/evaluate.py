@@ -257,7 +257,7 @@ def evaluate(
     segmenter, # Has `classes`, and `segment(images, batch_size=...)` whose result has `masks`
     pairs:LabelledPairs, # Labelled images that the segmenter was not trained on
     batch_size:int=8, # Images at a time
-    flip:bool=False, # Let it also look at the mirrored images: better masks, twice the time
+    flip:bool=True, # Let it also look at the mirrored images: better masks, twice the time
 )->Report:
     "How well `segmenter` labels the images of `pairs`. Other classes, masks that do not fit and empty sets raise `InputError`."
     check_classes(segmenter.classes, pairs.classes)
@@ -287,7 +287,7 @@ def error_sheet(
 )->torch.Tensor: # uint8 `[3, H, W]`
     "A picture of images, below each its true mask and the predicted one, laid over it."
     some = pairs[list(which)]
-    preds = segmenter.segment(some.images, batch_size=8, flip=False).masks.to(torch.uint8)
+    preds = segmenter.segment(some.images, batch_size=8, flip=True).masks.to(torch.uint8)
     rows = some.images.expand(-1, 3, -1, -1), overlay(some.images, some.masks, some.classes), overlay(some.images, preds, some.classes)
     return torch.from_numpy(image_grid(torch.cat(rows), len(some))).permute(2, 0, 1)
 
