@@ -173,10 +173,11 @@ class Trainer:
         device:str='auto', # 'auto' or 'cpu'
     ):
         check_images(images, net_config)
-        probe = Accelerator(cpu=device == 'cpu')
-        precision = pick_precision(config.check().precision, probe.device)
-        self.accelerator = probe if precision == probe.mixed_precision else Accelerator(cpu=device == 'cpu', mixed_precision=precision)
+        self.accelerator = Accelerator(cpu=device == 'cpu', mixed_precision='no')
         world, self.device = self.accelerator.num_processes, self.accelerator.device
+        precision = pick_precision(config.check().precision, self.device)
+        self.dtype = dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision) # None for float32
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == 'fp16')
         if config.batch_size % world: raise InputError(f'batch_size: expected a multiple of {world} processes, found {config.batch_size}')
         self.images, self.scheduler, self.config, self.step, self.seconds = images.to(self.device), scheduler, config, 0, 0.
         torch.manual_seed(config.seed)
@@ -184,7 +185,7 @@ class Trainer:
         self.ema, self.long_ema = self.averages = EMA(self.net, config.ema_decay), EMA(self.net, config.long_ema_decay, memory=.3)
         self.best = self.ema
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
-        self.model, self.prepared = self.accelerator.prepare(torch.compile(self.net) if config.compile else self.net, self.optimizer)
+        self.model = self.accelerator.prepare(torch.compile(self.net) if config.compile else self.net)
 
 # %% ../nbs/04_train.ipynb #c032
 def check_images(
@@ -205,16 +206,19 @@ def train_step(self:Trainer)->torch.Tensor: # Mean loss of this process, on the 
     torch.manual_seed(generator(c.seed, 3, self.step, a.process_index).initial_seed())
     for group in self.optimizer.param_groups: group['lr'] = c.lr_at(self.step, self.seconds)
     self.model.train()
-    loss = diffusion_loss(self.model, self.scheduler, batch.x0, batch.t, batch.noise, c.min_snr_gamma).mean()
-    a.backward(loss)
+    with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        loss = diffusion_loss(self.model, self.scheduler, batch.x0, batch.t, batch.noise, c.min_snr_gamma).mean()
+    a.backward(self.scaler.scale(loss))
+    self.scaler.unscale_(self.optimizer)
     a.clip_grad_norm_(self.model.parameters(), c.grad_clip)
-    self.prepared.step()
-    self.prepared.zero_grad()
+    self.scaler.step(self.optimizer)
+    self.scaler.update()
+    self.optimizer.zero_grad()
     for average in self.averages: average.update(self.net, self.step)
     self.step += 1
     return loss.detach()
 
-# %% ../nbs/04_train.ipynb #c039
+# %% ../nbs/04_train.ipynb #c041
 @patch
 def state(self:Trainer)->dict: # Tensors by name
     "Everything that the next step depends on, besides the settings."
@@ -225,7 +229,7 @@ def state(self:Trainer)->dict: # Tensors by name
         tensors |= {f'adam.{k}.{name}': v for k, v in moments.items()}
     return tensors
 
-# %% ../nbs/04_train.ipynb #c041
+# %% ../nbs/04_train.ipynb #c043
 @patch
 def load_state(self:Trainer,
     tensors:dict, # What `state` returned
@@ -242,7 +246,7 @@ def load_state(self:Trainer,
         self.optimizer.state[p] = {k: (v[name] if k == 'step' else v[name].to(p, memory_format=torch.preserve_format)) for k, v in moments.items()}
     self.step = step
 
-# %% ../nbs/04_train.ipynb #c043
+# %% ../nbs/04_train.ipynb #c045
 @patch
 def start_from(self:Trainer,
     diffusion:DiffusionModel, # A model of the same shape
@@ -258,7 +262,7 @@ def info(self:Trainer)->dict:
     if init is None: return dict(images_seen=seen, steps=self.step)
     return dict(images_seen=seen + init.info.get('images_seen', 0), steps=self.step + init.info.get('steps', 0), init=init.model_id)
 
-# %% ../nbs/04_train.ipynb #c045
+# %% ../nbs/04_train.ipynb #c047
 @patch
 def save(self:Trainer,
     out:str|Path, # Run folder
@@ -267,18 +271,18 @@ def save(self:Trainer,
     "Write state and averaged model to the run folder. Weights that are not finite raise `InputError` and nothing is written."
     out = Path(out)
     if not all(p.isfinite().all() for p in self.net.parameters()): raise diverged(out, self.step)
-    path, scaler = out/'state'/f'{self.step:08d}.safetensors', self.accelerator.scaler
+    path = out/'state'/f'{self.step:08d}.safetensors'
     save_tensors(path, self.state(), dict(kind='training state', step=self.step, seconds=self.seconds, best=self.averages.index(self.best),
-                                          scaler=scaler.state_dict() if scaler else None))
+                                          scaler=self.scaler.state_dict()))
     for old in sorted(path.parent.glob('*.safetensors'))[:-keep]: old.unlink()
     save_model(out/'model.safetensors', self.best.net, self.scheduler, **self.info())
 
-# %% ../nbs/04_train.ipynb #c047
+# %% ../nbs/04_train.ipynb #c049
 def diverged(out:str|Path, step:int)->InputError:
     "The error for a loss or weights that are no longer numbers."
     return InputError(f'{out}: training became NaN or infinite by step {step}; the last good state is kept, start again from it with a lower lr')
 
-# %% ../nbs/04_train.ipynb #c048
+# %% ../nbs/04_train.ipynb #c050
 @patch
 def resume(self:Trainer,
     out:str|Path, # Run folder
@@ -290,12 +294,12 @@ def resume(self:Trainer,
         except InputError as e: problems.append(e); continue
         self.load_state(tensors, config['step'], path)
         self.seconds, self.best = config['seconds'], self.averages[config['best']]
-        if self.accelerator.scaler and config['scaler']: self.accelerator.scaler.load_state_dict(config['scaler'])
+        if config['scaler']: self.scaler.load_state_dict(config['scaler'])
         return True
     if problems: raise problems[0]
     return False
 
-# %% ../nbs/04_train.ipynb #c052
+# %% ../nbs/04_train.ipynb #c054
 FREE_TO_CHANGE = ('steps', 'minutes', 'compile', 'log_steps', 'save_minutes', 'preview_steps', 'precision')
 
 def check_run(
@@ -314,14 +318,14 @@ def check_run(
                     f'{path}: this run was begun with {part} {key} = {was}, found {value}; choose another folder or the same setting')
     write_json(path, settings | dict(versions=dict(torch=torch.__version__)))
 
-# %% ../nbs/04_train.ipynb #c053
+# %% ../nbs/04_train.ipynb #c055
 def data_summary(
     images:torch.Tensor, # Training images, uint8 `[N, C, H, W]`
 )->dict: # Number of images and a hash of their bytes
     "What tells one set of training images from another."
     return dict(images=len(images), sha256=hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()[:16])
 
-# %% ../nbs/04_train.ipynb #c056
+# %% ../nbs/04_train.ipynb #c058
 def read_metrics(
     out:str|Path, # Run folder
 )->list[dict]: # One dictionary a line; a last line cut short is left out
@@ -332,7 +336,7 @@ def read_metrics(
         except json.JSONDecodeError: pass
     return rows
 
-# %% ../nbs/04_train.ipynb #c058
+# %% ../nbs/04_train.ipynb #c060
 def rewind_metrics(
     out:str|Path, # Run folder
     step:int, # Step that the run goes on from
@@ -351,7 +355,7 @@ def add_metrics(
         with open(path, 'a') as f: f.write(json.dumps(row) + '\n')
     except OSError as e: raise write_error(e, path) from e
 
-# %% ../nbs/04_train.ipynb #c061
+# %% ../nbs/04_train.ipynb #c063
 @torch.no_grad()
 def held_out_loss(
     net:nn.Module, # A network
@@ -370,7 +374,7 @@ def held_out_loss(
         total += diffusion_loss(net, scheduler, x0, t[part].to(device), noise.to(device), gamma).sum().item()
     return total/len(images)
 
-# %% ../nbs/04_train.ipynb #c064
+# %% ../nbs/04_train.ipynb #c066
 @dataclass
 class Clock:
     "When to save and when to stop, by the clock of the first process."
@@ -390,7 +394,7 @@ class Clock:
         if save: self.saved = now
         return bool(save), bool(stop), seconds
 
-# %% ../nbs/04_train.ipynb #c067
+# %% ../nbs/04_train.ipynb #c069
 @patch
 def report(self:Trainer,
     out:Path, # Run folder
@@ -408,7 +412,7 @@ def report(self:Trainer,
                images_per_second=round(rate, 2), **more)
     if self.accelerator.is_main_process: add_metrics(out, row)
 
-# %% ../nbs/04_train.ipynb #c069
+# %% ../nbs/04_train.ipynb #c071
 @patch
 def checkpoint(self:Trainer,
     out:Path, # Run folder
@@ -424,7 +428,7 @@ def checkpoint(self:Trainer,
     add_metrics(out, dict(step=self.step, images=self.step*self.config.batch_size, held_out_loss=round(min(losses), 6),
                           held_out_losses=[round(loss, 6) for loss in losses]))
 
-# %% ../nbs/04_train.ipynb #c071
+# %% ../nbs/04_train.ipynb #c073
 @patch
 def save_preview(self:Trainer,
     out:Path, # Run folder
@@ -435,7 +439,7 @@ def save_preview(self:Trainer,
     images = preview(DiffusionModel(self.best.net, self.scheduler, 'in training'))
     with atomic_path(out/'previews'/f'{self.step:08d}.png') as p: Image.fromarray(image_grid(images)).save(p)
 
-# %% ../nbs/04_train.ipynb #c072
+# %% ../nbs/04_train.ipynb #c074
 @patch
 def run(self:Trainer,
     out:str|Path, # Run folder
@@ -460,7 +464,7 @@ def run(self:Trainer,
             if save: self.checkpoint(out, held_out); since = time.monotonic()
             if self.step % c.preview_steps == 0: self.save_preview(out, preview); since = time.monotonic()
 
-# %% ../nbs/04_train.ipynb #c074
+# %% ../nbs/04_train.ipynb #c076
 def train(
     images:torch.Tensor, # Training images, uint8 `[N, C, H, W]`
     out:str|Path, # Run folder; one that holds a state is gone on with
