@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,7 +51,8 @@ def pick_device(
 )->torch.device:
     "The device called `name`; 'auto' is the first of CUDA, MPS and CPU that is there. A missing one raises `InputError`."
     has = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
-    if name == 'auto': return torch.device(next(k for k, there in has.items() if there))
+    if name == 'auto' and has['cuda']: return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+    if name == 'auto': return torch.device('mps' if has['mps'] else 'cpu')
     try: device = torch.device(name)
     except RuntimeError: raise InputError(f'device {name!r}: expected auto, cpu, cuda, cuda:N or mps') from None
     if not has.get(device.type, False): raise InputError(f'device {name!r}: not available here, found {[k for k in has if has[k]]}')
@@ -77,7 +79,7 @@ def atomic_path(
 ):
     "Yield a temporary path beside `path`, renamed to `path` on success and removed on failure. A full disk raises `InputError`."
     path = Path(path)
-    temporary = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
+    temporary = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}.part{path.suffix}') # unlike any other process's, on any machine
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -213,7 +215,8 @@ def progress(
     desc:str='', # Label left of the bar
     initial:int=0, # Steps that are already done
     disable:bool|None=None, # None: on a terminal only
+    unit:str='it', # What is counted
 )->tqdm:
     "A progress bar on the error stream."
     disable = not sys.stderr.isatty() if disable is None else disable
-    return tqdm(iterable, total=total, desc=desc, initial=initial, disable=disable, dynamic_ncols=True, file=sys.stderr)
+    return tqdm(iterable, total=total, desc=desc, initial=initial, disable=disable, dynamic_ncols=True, file=sys.stderr, unit=unit)
