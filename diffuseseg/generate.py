@@ -184,10 +184,11 @@ def contact_sheet(
     out:str|Path, # Folder with pairs
     limit:int=64, # Pairs to show at most
     ncols:int=8, # Pairs a row
+    rows:list[dict]|None=None, # Lines of the manifest to choose from; None for all
 )->torch.Tensor: # uint8 `[3, H, W]`
     "Samples above their masks, as one picture."
     out, classes = Path(out), ClassList.read(Path(out)/'classes.json')
-    rows, strips = read_manifest(out)[:limit], []
+    rows, strips = (read_manifest(out) if rows is None else rows)[:limit], []
     for start in range(0, len(rows), ncols):
         some = rows[start:start + ncols]
         images = torch.stack([read_image(out/row['image']) for row in some])
