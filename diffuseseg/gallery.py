@@ -134,11 +134,11 @@ def gallery_page(
                            classes=script([[name, '#' + bytes(color).hex()] for name, color in zip(classes.names, classes.colors)]))
 
 def write_gallery(
-    folder:str|Path, # Folder of `generate`
+    pairs:str|Path, # Folder of `generate`
     limit:int=20_000, # Most pairs on the page; of more, evenly spaced ones
 )->Path: # The page
     "Write gallery.html, mosaic.png and classes.png into a folder of pairs. One without pairs raises `InputError`."
-    folder = Path(folder)
+    folder = Path(pairs)
     if not (folder/'classes.json').exists(): raise InputError(f'{folder}: expected a folder of generate, found no classes.json in it')
     write_text(folder/'gallery.html', gallery_page(folder, limit))
     write_image(folder/'mosaic.png', mosaic(folder))

@@ -284,8 +284,9 @@ def write_block(
 def verify(
     out:str|Path, # Folder with pairs
 )->int: # Number of pairs
-    "Compare all files with their checksums. The first that is missing or differs raises `InputError`."
+    "Compare all files with their checksums. The first that is missing or differs raises `InputError`, and so does a folder without a manifest."
     rows = {row['index']: row for row in read_manifest(out)}
+    if not rows: raise InputError(f'{out}: expected a folder of generate with pairs in it, found none')
     for i in range(max(rows, default=0) + 1):
         if i not in rows: raise InputError(f'{Path(out)/"manifest.jsonl"}: expected pair {i} with both its files, found none')
         for kind in ('image', 'mask'):
