@@ -280,7 +280,7 @@ def write_block(
     add_rows(out, rows, manifest)
     return len(rows)
 
-# %% ../nbs/09_generate.ipynb #c066
+# %% ../nbs/09_generate.ipynb #c067
 def verify(
     out:str|Path, # Folder with pairs
 )->int: # Number of pairs
@@ -294,7 +294,7 @@ def verify(
             if sha256(path) != expected: raise InputError(f'{path}: expected the checksum {expected[:12]}..., found {sha256(path)[:12]}...')
     return len(rows)
 
-# %% ../nbs/09_generate.ipynb #c071
+# %% ../nbs/09_generate.ipynb #c072
 def place_mask(
     probs:torch.Tensor, # Class probabilities in the model's size, float32 `[K, h, w]`
     height:int, # Of the original image
@@ -314,7 +314,7 @@ def place_mask(
         mask[rows] = torch.where(x.abs() < 1, strip, torch.tensor(ignore_index, dtype=torch.uint8))
     return mask
 
-# %% ../nbs/09_generate.ipynb #c075
+# %% ../nbs/09_generate.ipynb #c076
 def segment_folder(
     segmenter:Segmenter, # Labels
     images:str|Path, # Folder of images of any size
@@ -340,7 +340,7 @@ def segment_folder(
     write_summary(out, rows, segmenter.classes, d.image_size)
     return len(files)
 
-# %% ../nbs/09_generate.ipynb #c076
+# %% ../nbs/09_generate.ipynb #c077
 def write_labels(
     out:Path, # Target folder
     name:str, # Of the image
@@ -357,7 +357,7 @@ def write_labels(
     seen = mask[mask != classes.ignore_index].long()
     return dict(name=name, uncertainty=float(uncertainty.mean()), shares=(torch.bincount(seen, minlength=classes.num_classes)/len(seen)).tolist())
 
-# %% ../nbs/09_generate.ipynb #c077
+# %% ../nbs/09_generate.ipynb #c078
 def write_summary(
     out:Path, # Target folder
     rows:list[dict], # From `write_labels`
