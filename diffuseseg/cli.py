@@ -254,7 +254,7 @@ def evaluate_command(
     pairs = load_pairs(images, masks, classes or segmenter.classes, segmenter.diffusion.image_size, segmenter.diffusion.image_channels, fit)
     report = evaluate(segmenter, pairs, **settings)
     print(report.table())
-    if out: write_report(out, report, segmenter, pairs)
+    if out: write_report(out, report, segmenter, pairs, flip=settings.get('flip', True))
 
 # %% ../nbs/11_cli.ipynb #c034
 def suggest_command(

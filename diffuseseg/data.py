@@ -9,8 +9,8 @@ __all__ = ['LABELS', 'NOT_IMAGES', 'ClassList', 'check_class_list', 'class_rows'
            'draw_glasses', 'draw_hat', 'face_layers', 'draw_front', 'procedural_faces', 'list_images', 'open_image',
            'to_bytes', 'fit_box', 'image_tensor', 'read_image', 'write_image', 'load_images', 'decode', 'cached_images',
            'write_cache', 'open_cache', 'ids_of_colors', 'check_ids', 'shows_colors', 'mask_ids', 'read_mask',
-           'write_mask', 'by_name', 'match_pairs', 'read_pair', 'load_pairs', 'write_pairs', 'split_names',
-           'check_split', 'write_split', 'read_split']
+           'mask_image', 'write_mask', 'by_name', 'match_pairs', 'read_pair', 'load_pairs', 'write_pairs',
+           'split_names', 'check_split', 'write_split', 'read_split']
 
 # %% ../nbs/01_data.ipynb #c003
 import hashlib
@@ -721,14 +721,22 @@ def read_mask(
     return image_tensor(Image.fromarray(ids), size, fit, Image.Resampling.NEAREST)[0]
 
 # %% ../nbs/01_data.ipynb #c089
+def mask_image(
+    ids:np.ndarray, # uint8 `[H, W]`
+    classes:ClassList, # Gives the palette
+)->Image.Image:
+    "A mask as a palette image: its values are class ids, its colours the classes'."
+    image = Image.fromarray(ids)
+    image.putpalette(classes.palette())
+    return image
+
 def write_mask(
     path:str|Path, # Target PNG
     mask:torch.Tensor, # uint8 `[H, W]`
     classes:ClassList, # Gives the palette
 ):
-    "Write a mask as a palette PNG: its values are class ids, its colours the classes', atomically."
-    image = Image.fromarray(check_ids(mask.cpu().numpy(), classes, path))
-    image.putpalette(classes.palette())
+    "Write a mask as a palette PNG, atomically."
+    image = mask_image(check_ids(mask.cpu().numpy(), classes, path), classes)
     with atomic_path(path) as p: image.save(p, format='PNG')
 
 # %% ../nbs/01_data.ipynb #c094

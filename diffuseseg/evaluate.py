@@ -284,10 +284,11 @@ def error_sheet(
     segmenter, # As for `evaluate`
     pairs:LabelledPairs, # What it was judged by
     which:Sequence[int], # Numbers of images, such as `Report.worst`
+    flip:bool=True, # As it was judged: whether it also looks at the mirrored images
 )->torch.Tensor: # uint8 `[3, H, W]`
     "A picture of images, below each its true mask and the predicted one, laid over it."
     some = pairs[list(which)]
-    preds = segmenter.segment(some.images, batch_size=8, flip=True).masks.to(torch.uint8)
+    preds = segmenter.segment(some.images, batch_size=8, flip=flip).masks.to(torch.uint8)
     rows = some.images.expand(-1, 3, -1, -1), overlay(some.images, some.masks, some.classes), overlay(some.images, preds, some.classes)
     return torch.from_numpy(image_grid(torch.cat(rows), len(some))).permute(2, 0, 1)
 
@@ -298,6 +299,7 @@ def write_report(
     segmenter, # The one that was judged
     pairs:LabelledPairs, # What it was judged by
     title:str='Evaluation', # Heading of the report
+    flip:bool=True, # As it was judged: whether it also looks at the mirrored images
 ):
     "Write the report with its pictures. A folder that cannot be written raises `InputError`."
     out, which, scores = Path(out), report.worst(), mean_iou(report.confusions)
@@ -305,7 +307,7 @@ def write_report(
     write_text(out/'report.md', f'# {title}\n\n{report.table()}\n\n![IoU and confusions](report.png)\n\n## The worst images\n\n'
                f'From top to bottom: image, truth, prediction.\n\n![The worst images](worst.png)\n\n{lines}\n')
     write_json(out/'report.json', report.to_dict())
-    write_image(out/'worst.png', error_sheet(segmenter, pairs, which))
+    write_image(out/'worst.png', error_sheet(segmenter, pairs, which, flip))
     with atomic_path(out/'report.png') as path: report.plot().savefig(path)
 
 # %% ../nbs/08_evaluate.ipynb #c068

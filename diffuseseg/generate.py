@@ -117,10 +117,10 @@ def parse_rows(
     path:Path, # A manifest, which need not exist
 )->list[dict]: # As they come
     "The lines of one file that are whole and about a pair."
-    try: lines = read_text(path).splitlines() if path.exists() else []
+    try: lines = read_text(path).splitlines()
     except InputError:
         if path.exists(): raise
-        lines = [] # another process put the manifests together just now
+        lines = [] # not begun yet, or another process put the manifests together just now
     rows = []
     for line in lines:
         with suppress(json.JSONDecodeError): rows.append(json.loads(line))
@@ -237,10 +237,9 @@ def open_folder(
     "Begin a folder, or go on with one."
     if not check_settings(out, settings): write_json(out/'settings.json', settings)
     if not (out/'classes.json').exists(): classes.write(out/'classes.json')
-    if manifest == 'manifest.jsonl': rows = tidy(out)
-    else: rows = read_manifest(out)
+    if manifest == 'manifest.jsonl': return {row['index'] for row in tidy(out)}
     if (out/manifest).exists(): write_rows(out/manifest, parse_rows(out/manifest)) # without the half line that a crash may have left
-    return {row['index'] for row in rows}
+    return {row['index'] for row in read_manifest(out)}
 
 def finish(
     out:Path, # Folder for pairs
