@@ -289,6 +289,11 @@ class Segmenter:
     spec: FeatureSpec # Which features
     classes: ClassList # What the class ids mean
 
+    @property
+    def image_size(self)->int: return self.diffusion.image_size
+    @property
+    def image_channels(self)->int: return self.diffusion.image_channels
+
 # %% ../nbs/07_ensemble.ipynb #c051
 @patch
 @torch.inference_mode()

@@ -315,7 +315,7 @@ def place_mask(
 
 # %% ../nbs/09_generate.ipynb #c076
 def segment_folder(
-    segmenter:Segmenter, # Labels
+    segmenter, # Labels: a head with its model, or a student
     images:str|Path, # Folder of images of any size
     out:str|Path, # Target: masks/NAME.png, overlays/NAME.png, classes.json, report.md and least_certain.png
     fit:str='crop', # What to do with an image that is not square: 'crop' or 'resize'
@@ -323,20 +323,20 @@ def segment_folder(
     flip:bool=True, # Also look at the mirrored images: better masks, twice the time
 )->int: # Number of images
     "Draw masks for all images of a folder, under their names. A bad image raises `InputError`; what was written before it is kept."
-    out, files, d, rows = Path(out), list(by_name(images).items()), segmenter.diffusion, []
+    out, files, rows = Path(out), list(by_name(images).items()), []
     inside = out.resolve().is_relative_to(Path(images).resolve())
     if inside: raise InputError(f'{out}: expected a folder outside {images}, found one inside')
     segmenter.classes.write(out/'classes.json')
     with progress(total=len(files), desc='segment') as bar:
         for start in range(0, len(files), batch_size):
             some = files[start:start + batch_size]
-            originals = [to_bytes(open_image(path), d.image_channels) for _, path in some]
-            batch = torch.stack([image_tensor(o, d.image_size, fit) for o in originals])
+            originals = [to_bytes(open_image(path), segmenter.image_channels) for _, path in some]
+            batch = torch.stack([image_tensor(o, segmenter.image_size, fit) for o in originals])
             found = segmenter.segment(batch, batch_size=batch_size, return_probs=True, flip=flip)
             for (name, _), original, probs, doubt in zip(some, originals, found.probs, found.uncertainty):
                 rows.append(write_labels(out, name, original, probs, doubt, segmenter.classes, fit))
             bar.update(len(some))
-    write_summary(out, rows, segmenter.classes, d.image_size)
+    write_summary(out, rows, segmenter.classes, segmenter.image_size)
     return len(files)
 
 # %% ../nbs/09_generate.ipynb #c077

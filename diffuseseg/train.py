@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FREE_TO_CHANGE', 'diffusion_loss', 'TrainConfig', 'EMA', 'batch_indices', 'Batch', 'draw_batch', 'Trainer',
-           'check_images', 'diverged', 'check_run', 'data_summary', 'read_metrics', 'rewind_metrics', 'add_metrics',
-           'held_out_loss', 'Clock', 'train']
+           'check_images', 'part', 'optimizer_tensors', 'load_optimizer', 'diverged', 'check_run', 'data_summary',
+           'read_metrics', 'rewind_metrics', 'add_metrics', 'held_out_loss', 'Clock', 'train']
 
 # %% ../nbs/04_train.ipynb #c003
 import copy
@@ -219,17 +219,37 @@ def train_step(self:Trainer)->torch.Tensor: # Mean loss of this process, on the 
     return loss.detach()
 
 # %% ../nbs/04_train.ipynb #c041
+def part(
+    tensors:dict, # Tensors by name
+    prefix:str, # What the names begin with
+)->dict: # Those, by the rest of the name
+    "One part of a state."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+def optimizer_tensors(
+    net:nn.Module, # The network
+    optimizer:torch.optim.Optimizer, # Adam or AdamW on its parameters
+)->dict: # Tensors by name
+    "The optimiser's moments, under the names of the weights that they belong to."
+    return {f'adam.{k}.{name}': v for name, p in net.named_parameters() for k, v in optimizer.state.get(p, {}).items()}
+
 @patch
 def state(self:Trainer)->dict: # Tensors by name
     "Everything that the next step depends on, besides the settings."
     nets = dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net)
-    tensors = {f'{part}.{k}': v for part, net in nets.items() for k, v in net.state_dict().items()}
-    for name, p in self.net.named_parameters():
-        moments = self.optimizer.state.get(p, {})
-        tensors |= {f'adam.{k}.{name}': v for k, v in moments.items()}
-    return tensors
+    return {f'{name}.{k}': v for name, net in nets.items() for k, v in net.state_dict().items()} | optimizer_tensors(self.net, self.optimizer)
 
 # %% ../nbs/04_train.ipynb #c043
+def load_optimizer(
+    net:nn.Module, # The network
+    optimizer:torch.optim.Optimizer, # Adam or AdamW on its parameters, before its first step
+    tensors:dict, # What `optimizer_tensors` returned, perhaps among others
+):
+    "Put the moments back."
+    moments = {k: part(tensors, f'adam.{k}.') for k in ('step', 'exp_avg', 'exp_avg_sq')}
+    for name, p in net.named_parameters():
+        optimizer.state[p] = {k: (v[name] if k == 'step' else v[name].to(p, memory_format=torch.preserve_format)) for k, v in moments.items()}
+
 @patch
 def load_state(self:Trainer,
     tensors:dict, # What `state` returned
@@ -237,13 +257,8 @@ def load_state(self:Trainer,
     path:str|Path, # Where it comes from, for messages
 ):
     "Continue from a state."
-    part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
-    load_state(self.net, part('net.'), path)
-    load_state(self.ema.net, part('ema.'), path)
-    load_state(self.long_ema.net, part('long_ema.'), path)
-    moments = {k: part(f'adam.{k}.') for k in ('step', 'exp_avg', 'exp_avg_sq')}
-    for name, p in self.net.named_parameters():
-        self.optimizer.state[p] = {k: (v[name] if k == 'step' else v[name].to(p, memory_format=torch.preserve_format)) for k, v in moments.items()}
+    for name, net in dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net).items(): load_state(net, part(tensors, f'{name}.'), path)
+    load_optimizer(self.net, self.optimizer, tensors)
     self.step = step
 
 # %% ../nbs/04_train.ipynb #c045
