@@ -42,7 +42,7 @@ class StudentConfig:
     "Shape and training of a student. Values out of range raise `InputError` when it is built."
     encoder: str = 'tu-regnety_002' # Encoder of segmentation-models-pytorch; its weights start at random
     widths: tuple[int, ...] = (128, 64, 32, 16) # Channels of the decoder; as many numbers as the encoder halves the resolution
-    steps: int = 3000 # Optimiser steps
+    steps: int = 2000 # Optimiser steps
     batch_size: int = 32 # Images a step
     lr: float = .003 # Highest learning rate; it rises over the first twentieth of the steps and falls to zero along a cosine
     weight_decay: float = .01 # AdamW's pull towards zero
