@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class TrainConfig:
     steps: int = 50_000 # Optimiser steps
     minutes: float | None = None # Time for the whole run, which then ends there if `steps` have not ended it before
     batch_size: int = 32 # Images a step, over all processes together
+    accumulate: int = 1 # Pieces in which a process works through its share of a batch: less memory, the same step
     lr: float = 4e-4 # Learning rate after the warm-up
     warmup_steps: int = 200 # Steps over which the learning rate rises to `lr`
     decay_share: float = .25 # Share of the run, at the end, over which it falls to zero
@@ -71,7 +73,7 @@ class TrainConfig:
 @patch
 def check(self:TrainConfig)->TrainConfig:
     "The settings themselves if they make sense; else `InputError`."
-    for name in ('steps', 'batch_size', 'lr', 'grad_clip', 'min_snr_gamma', 'log_steps', 'preview_steps'):
+    for name in ('steps', 'batch_size', 'accumulate', 'lr', 'grad_clip', 'min_snr_gamma', 'log_steps', 'preview_steps'):
         if not getattr(self, name) > 0: raise InputError(f'{name}: expected a number above 0, found {getattr(self, name)}')
     if self.minutes is not None and not self.minutes > 0: raise InputError(f'minutes: expected a number above 0, found {self.minutes}')
     for name in ('decay_share', 'ema_decay', 'long_ema_decay'):
@@ -206,9 +208,13 @@ def train_step(self:Trainer)->torch.Tensor: # Mean loss of this process, on the 
     torch.manual_seed(generator(c.seed, 3, self.step, a.process_index).initial_seed())
     for group in self.optimizer.param_groups: group['lr'] = c.lr_at(self.step, self.seconds)
     self.model.train()
-    with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-        loss = diffusion_loss(self.model, self.scheduler, batch.x0, batch.t, batch.noise, c.min_snr_gamma).mean()
-    a.backward(self.scaler.scale(loss))
+    pieces, loss = list(zip(*(v.chunk(c.accumulate) for v in (batch.x0, batch.t, batch.noise)))), 0.
+    for i, piece in enumerate(pieces): # processes add up their gradients after the last piece only
+        with a.no_sync(self.model) if i + 1 < len(pieces) else nullcontext():
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                part_loss = diffusion_loss(self.model, self.scheduler, *piece, c.min_snr_gamma).sum()/len(batch.t)
+            a.backward(self.scaler.scale(part_loss))
+        loss = loss + part_loss.detach()
     self.scaler.unscale_(self.optimizer)
     a.clip_grad_norm_(self.model.parameters(), c.grad_clip)
     self.scaler.step(self.optimizer)
@@ -216,9 +222,9 @@ def train_step(self:Trainer)->torch.Tensor: # Mean loss of this process, on the 
     self.optimizer.zero_grad()
     for average in self.averages: average.update(self.net, self.step)
     self.step += 1
-    return loss.detach()
+    return loss
 
-# %% ../nbs/04_train.ipynb #c041
+# %% ../nbs/04_train.ipynb #c043
 def part(
     tensors:dict, # Tensors by name
     prefix:str, # What the names begin with
@@ -239,7 +245,7 @@ def state(self:Trainer)->dict: # Tensors by name
     nets = dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net)
     return {f'{name}.{k}': v for name, net in nets.items() for k, v in net.state_dict().items()} | optimizer_tensors(self.net, self.optimizer)
 
-# %% ../nbs/04_train.ipynb #c043
+# %% ../nbs/04_train.ipynb #c045
 def load_optimizer(
     net:nn.Module, # The network
     optimizer:torch.optim.Optimizer, # Adam or AdamW on its parameters, before its first step
@@ -261,7 +267,7 @@ def load_state(self:Trainer,
     load_optimizer(self.net, self.optimizer, tensors)
     self.step = step
 
-# %% ../nbs/04_train.ipynb #c045
+# %% ../nbs/04_train.ipynb #c047
 @patch
 def start_from(self:Trainer,
     diffusion:DiffusionModel, # A model of the same shape
@@ -277,7 +283,7 @@ def info(self:Trainer)->dict:
     if init is None: return dict(images_seen=seen, steps=self.step)
     return dict(images_seen=seen + init.info.get('images_seen', 0), steps=self.step + init.info.get('steps', 0), init=init.model_id)
 
-# %% ../nbs/04_train.ipynb #c047
+# %% ../nbs/04_train.ipynb #c049
 @patch
 def save(self:Trainer,
     out:str|Path, # Run folder
@@ -292,12 +298,12 @@ def save(self:Trainer,
     for old in sorted(path.parent.glob('*.safetensors'))[:-keep]: old.unlink()
     save_model(out/'model.safetensors', self.best.net, self.scheduler, **self.info())
 
-# %% ../nbs/04_train.ipynb #c049
+# %% ../nbs/04_train.ipynb #c051
 def diverged(out:str|Path, step:int)->InputError:
     "The error for a loss or weights that are no longer numbers."
     return InputError(f'{out}: training became NaN or infinite by step {step}; the last good state is kept, start again from it with a lower lr')
 
-# %% ../nbs/04_train.ipynb #c050
+# %% ../nbs/04_train.ipynb #c052
 @patch
 def resume(self:Trainer,
     out:str|Path, # Run folder
@@ -314,8 +320,8 @@ def resume(self:Trainer,
     if problems: raise problems[0]
     return False
 
-# %% ../nbs/04_train.ipynb #c054
-FREE_TO_CHANGE = ('steps', 'minutes', 'compile', 'log_steps', 'save_minutes', 'preview_steps', 'precision')
+# %% ../nbs/04_train.ipynb #c056
+FREE_TO_CHANGE = ('steps', 'minutes', 'compile', 'log_steps', 'save_minutes', 'preview_steps', 'precision', 'accumulate')
 
 def check_run(
     out:str|Path, # Run folder
@@ -333,14 +339,14 @@ def check_run(
                     f'{path}: this run was begun with {part} {key} = {was}, found {value}; choose another folder or the same setting')
     write_json(path, settings | dict(versions=dict(torch=torch.__version__)))
 
-# %% ../nbs/04_train.ipynb #c055
+# %% ../nbs/04_train.ipynb #c057
 def data_summary(
     images:torch.Tensor, # Training images, uint8 `[N, C, H, W]`
 )->dict: # Number of images and a hash of their bytes
     "What tells one set of training images from another."
     return dict(images=len(images), sha256=hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()[:16])
 
-# %% ../nbs/04_train.ipynb #c058
+# %% ../nbs/04_train.ipynb #c060
 def read_metrics(
     out:str|Path, # Run folder
 )->list[dict]: # One dictionary a line; a last line cut short is left out
@@ -351,7 +357,7 @@ def read_metrics(
         except json.JSONDecodeError: pass
     return rows
 
-# %% ../nbs/04_train.ipynb #c060
+# %% ../nbs/04_train.ipynb #c062
 def rewind_metrics(
     out:str|Path, # Run folder
     step:int, # Step that the run goes on from
@@ -370,7 +376,7 @@ def add_metrics(
         with open(path, 'a') as f: f.write(json.dumps(row) + '\n')
     except OSError as e: raise write_error(e, path) from e
 
-# %% ../nbs/04_train.ipynb #c063
+# %% ../nbs/04_train.ipynb #c065
 @torch.no_grad()
 def held_out_loss(
     net:nn.Module, # A network
@@ -389,7 +395,7 @@ def held_out_loss(
         total += diffusion_loss(net, scheduler, x0, t[part].to(device), noise.to(device), gamma).sum().item()
     return total/len(images)
 
-# %% ../nbs/04_train.ipynb #c066
+# %% ../nbs/04_train.ipynb #c068
 @dataclass
 class Clock:
     "When to save and when to stop, by the clock of the first process."
@@ -409,7 +415,7 @@ class Clock:
         if save: self.saved = now
         return bool(save), bool(stop), seconds
 
-# %% ../nbs/04_train.ipynb #c069
+# %% ../nbs/04_train.ipynb #c071
 @patch
 def report(self:Trainer,
     out:Path, # Run folder
@@ -427,7 +433,7 @@ def report(self:Trainer,
                images_per_second=round(rate, 2), **more)
     if self.accelerator.is_main_process: add_metrics(out, row)
 
-# %% ../nbs/04_train.ipynb #c071
+# %% ../nbs/04_train.ipynb #c073
 @patch
 def checkpoint(self:Trainer,
     out:Path, # Run folder
@@ -443,7 +449,7 @@ def checkpoint(self:Trainer,
     add_metrics(out, dict(step=self.step, images=self.step*self.config.batch_size, held_out_loss=round(min(losses), 6),
                           held_out_losses=[round(loss, 6) for loss in losses]))
 
-# %% ../nbs/04_train.ipynb #c073
+# %% ../nbs/04_train.ipynb #c075
 @patch
 def save_preview(self:Trainer,
     out:Path, # Run folder
@@ -454,7 +460,7 @@ def save_preview(self:Trainer,
     images = preview(DiffusionModel(self.best.net, self.scheduler, 'in training'))
     with atomic_path(out/'previews'/f'{self.step:08d}.png') as p: Image.fromarray(image_grid(images)).save(p)
 
-# %% ../nbs/04_train.ipynb #c074
+# %% ../nbs/04_train.ipynb #c076
 @patch
 def run(self:Trainer,
     out:str|Path, # Run folder
@@ -479,7 +485,7 @@ def run(self:Trainer,
             if save: self.checkpoint(out, held_out); since = time.monotonic()
             if self.step % c.preview_steps == 0: self.save_preview(out, preview); since = time.monotonic()
 
-# %% ../nbs/04_train.ipynb #c076
+# %% ../nbs/04_train.ipynb #c078
 def train(
     images:torch.Tensor, # Training images, uint8 `[N, C, H, W]`
     out:str|Path, # Run folder; one that holds a state is gone on with
