@@ -48,7 +48,7 @@ class StudentConfig:
     weight_decay: float = .01 # AdamW's pull towards zero
     augment: bool = True # Mirror, shift, turn, scale and recolour the images
     real_share: float = .25 # Share of labelled images in each batch, where there are any beside the generated ones
-    precision: str = 'auto' # 'auto', 'no' (float32), 'bf16' or 'fp16'
+    precision: str = 'auto' # 'no' (float32), 'bf16', or 'auto' for bfloat16 where the hardware multiplies it
     workers: int = 0 # Processes that read files ahead; 0 reads in between
     save_minutes: float = 5. # Minutes between two saved states
     seed: int = 0 # Of the weights, the order of the images and their changes
@@ -61,6 +61,7 @@ def check(self:StudentConfig)->StudentConfig:
     "The settings themselves if they make sense; else `InputError`."
     for name in ('steps', 'batch_size', 'lr'):
         if not getattr(self, name) > 0: raise InputError(f'{name}: expected a number above 0, found {getattr(self, name)}')
+    if self.precision not in ('auto', 'no', 'bf16'): raise InputError(f"precision: expected 'auto', 'no' or 'bf16', found {self.precision!r}")
     if not 0 <= self.real_share <= 1: raise InputError(f'real_share: expected a number from 0 to 1, found {self.real_share}')
     if not find_spec('segmentation_models_pytorch'): raise InputError(
         'a student: expected the package segmentation-models-pytorch, found none; pip install "diffuseseg[distil]"')
@@ -257,7 +258,7 @@ def train_student(
     c, state, device = student.config.check(), Path(out)/'state.safetensors' if out else None, pick_device(device)
     kinds = [kind for kind in (examples, labelled) if kind is not None]
     if not all(map(len, kinds)): raise InputError('a student: expected examples to learn from, found none')
-    dtype = dict(bf16=torch.bfloat16).get(pick_precision(c.precision, device))
+    dtype = torch.bfloat16 if pick_precision(c.precision, device) == 'bf16' else None
     student.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(student.parameters(), c.lr, weight_decay=c.weight_decay)
     step, losses, saved = resume_student(student, optimizer, state), [], time.monotonic()
