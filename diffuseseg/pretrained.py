@@ -8,6 +8,7 @@ __all__ = ['WEIGHTS', 'available', 'find_weights', 'load_diffusion', 'save_segme
 
 # %% ../nbs/10_pretrained.ipynb #c003
 import difflib
+import os
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ import torch
 import diffuseseg
 from .core import InputError, load_tensors, pick_device, read_text
 from .ensemble import Segmenter, load_head, save_head
-from .unet import DiffusionModel, load_model
+from .hub import is_hub_name, model_file, open_model, pull
+from .unet import DiffusionModel
 
 # %% ../nbs/10_pretrained.ipynb #c006
 WEIGHTS = Path(diffuseseg.__file__).parent/'weights'
@@ -27,14 +29,17 @@ def available(
 
 # %% ../nbs/10_pretrained.ipynb #c009
 def find_weights(
-    name_or_path:str|Path, # A built-in name, a file, or a folder
+    name_or_path:str|Path, # A built-in name, a file, a folder, or a name on the hub
     file:str='model.safetensors', # What to take from a folder: also 'head.safetensors'
 )->Path: # An existing file
     "The weights that a name or path stands for. `InputError` says what was expected."
     name, known = str(name_or_path), available()
     path = WEIGHTS/name if name in known else Path(name_or_path)
+    if is_hub_name(name): path = pull(name)
     if path.is_file(): return path
     if (path/file).is_file(): return path/file
+    other = model_file(path) if file == 'model.safetensors' else None
+    if other: return other
     if path.is_dir(): raise InputError(f'{path}: expected a folder with {file}, found none in it')
     near = difflib.get_close_matches(name, known, 1)
     hint, known = f'; did you mean {near[0]}?' if near else '', ', '.join(known) or 'none'
@@ -42,11 +47,11 @@ def find_weights(
 
 # %% ../nbs/10_pretrained.ipynb #c013
 def load_diffusion(
-    name_or_path:str|Path='faces64', # A built-in name, a file, or the folder of a run
+    name_or_path:str|Path='faces64', # A built-in name, a file, the folder of a run or of diffusers, or a name on the hub
     device:str|torch.device='auto', # Where it shall compute
 )->DiffusionModel:
     "A diffusion model, ready to sample or to be read. Unknown names and damaged files raise `InputError`."
-    return load_model(find_weights(name_or_path), pick_device(str(device)))
+    return open_model(find_weights(name_or_path), pick_device(str(device)))
 
 # %% ../nbs/10_pretrained.ipynb #c017
 def save_segmenter(
@@ -56,7 +61,7 @@ def save_segmenter(
     dtype:torch.dtype=torch.float32, # torch.float16 halves the file
 ):
     "Write a head, and where its model is."
-    if model is not None: model = str(model) if str(model) in available() else str(find_weights(model).resolve())
+    if model is not None: model = str(model) if str(model) in available() or is_hub_name(model) else os.path.abspath(find_weights(model))
     save_head(path, segmenter, dtype, model)
 
 # %% ../nbs/10_pretrained.ipynb #c019
@@ -67,11 +72,15 @@ def find_model(
     "The model that a head belongs to. If it is nowhere to be found, `InputError`."
     _, config = load_tensors(head)
     if config.get('kind') != 'segmentation head': raise InputError(f'{head}: expected a segmentation head, found a {config.get("kind")}')
+    problems = []
     for place in (config.get('model'), Path(head).parent, *available()):
-        try: path = find_weights(place)
+        try: path = find_weights(place) if place else None
         except InputError: continue
-        diffusion = load_diffusion(path, device)
+        if path is None: continue
+        try: diffusion = load_diffusion(path, device)
+        except InputError as e: problems.append(e); continue
         if diffusion.model_id == config['model_id']: return diffusion
+    if problems: raise problems[0]
     places = f'at {config["model"]}, beside it' if config.get('model') else 'beside it'
     raise InputError(f'{head}: expected its model {config["model_id"]} {places} or among the built-in ones, found it nowhere; '
                      'say where it is (on the command line with --model)')
@@ -96,7 +105,7 @@ def load(
     head = find_weights(name_or_path).with_name('head.safetensors')
     return diffusion, load_head(head, diffusion) if head.is_file() else None
 
-# %% ../nbs/10_pretrained.ipynb #c034
+# %% ../nbs/10_pretrained.ipynb #c036
 def model_card(
     name_or_path:str|Path='faces64', # As for `load`
 )->str: # Markdown

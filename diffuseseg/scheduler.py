@@ -36,30 +36,42 @@ def cosine_betas(
 # %% ../nbs/02_scheduler.ipynb #c010
 class NoiseScheduler:
     "Noise levels `t = 0 ... T-1`, adding noise, and the meaning of a prediction. Unknown names raise `InputError`."
-    schedules = ('linear', 'cosine')
+    schedules = ('linear', 'cosine', 'scaled_linear', 'given')
     predictions = ('eps', 'v', 'x0')
 
     def __init__(self,
-        schedule:str='cosine', # 'linear' (DDPM) or 'cosine' (Nichol & Dhariwal)
+        schedule:str='cosine', # 'linear' (DDPM), 'cosine' (Nichol & Dhariwal), 'scaled_linear' (latent diffusion) or 'given'
         prediction:str='v', # What the network predicts: 'eps', 'v' or 'x0'
         num_timesteps:int=1000, # Number of noise levels T
-        beta_start:float=1e-4, # First variance of the linear schedule
-        beta_end:float=.02, # Last variance of the linear schedule
+        beta_start:float=1e-4, # First variance of the linear schedules
+        beta_end:float=.02, # Last variance of the linear schedules
+        betas:list[float]|None=None, # All T variances, between 0 and 1, of the schedule 'given'
     ):
         if schedule not in self.schedules: raise InputError(f'schedule: expected one of {self.schedules}, found {schedule!r}')
         if prediction not in self.predictions: raise InputError(f'prediction: expected one of {self.predictions}, found {prediction!r}')
         self.schedule, self.prediction, self.num_timesteps = schedule, prediction, num_timesteps
         self.beta_start, self.beta_end = beta_start, beta_end
-        self.betas = linear_betas(num_timesteps, beta_start, beta_end) if schedule == 'linear' else cosine_betas(num_timesteps)
+        self.betas = self.make_betas(betas)
         self.alphas_cumprod = (1 - self.betas).cumprod(0)
 
+    def make_betas(self, betas:list[float]|None)->torch.Tensor:
+        if (self.schedule == 'given') != (betas is not None): raise InputError("betas: expected a list with the schedule 'given' and none with others")
+        if betas is not None:
+            if len(betas) != self.num_timesteps or not all(0 < b < 1 for b in betas):
+                raise InputError(f'betas: expected {self.num_timesteps} numbers between 0 and 1, found {len(betas)}, from {min(betas)} to {max(betas)}')
+            return torch.tensor(betas, dtype=torch.float64)
+        if self.schedule == 'cosine': return cosine_betas(self.num_timesteps)
+        if self.schedule == 'linear': return linear_betas(self.num_timesteps, self.beta_start, self.beta_end)
+        return linear_betas(self.num_timesteps, self.beta_start**.5, self.beta_end**.5)**2
+
     def to_dict(self)->dict:
-        return {k: getattr(self, k) for k in ('schedule', 'prediction', 'num_timesteps', 'beta_start', 'beta_end')}
+        values = {k: getattr(self, k) for k in ('schedule', 'prediction', 'num_timesteps', 'beta_start', 'beta_end')}
+        return values | (dict(betas=self.betas.tolist()) if self.schedule == 'given' else {})
 
     @classmethod
     def from_dict(cls, d:dict): return cls(**d)
 
-    def __repr__(self): return f'NoiseScheduler({", ".join(f"{k}={v!r}" for k, v in self.to_dict().items())})'
+    def __repr__(self): return f'NoiseScheduler({", ".join(f"{k}={v!r}" for k, v in self.to_dict().items() if k != "betas")})'
 
 # %% ../nbs/02_scheduler.ipynb #c017
 @patch

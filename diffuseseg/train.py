@@ -26,7 +26,7 @@ from torch import nn
 from .core import (InputError, atomic_path, generator, image_grid, load_tensors, pick_precision, progress, read_json, save_tensors,
                              to_float, write_error, write_json)
 from .scheduler import NoiseScheduler
-from .unet import DiffusionModel, UNet, UNetConfig, as_diffusion, load_state, save_model
+from .unet import DiffusionModel, UNetConfig, as_diffusion, build, load_state, save_model
 
 # %% ../nbs/04_train.ipynb #c006
 def diffusion_loss(
@@ -183,7 +183,7 @@ class Trainer:
         if config.batch_size % world: raise InputError(f'batch_size: expected a multiple of {world} processes, found {config.batch_size}')
         self.images, self.scheduler, self.config, self.step, self.seconds = images.to(self.device), scheduler, config, 0, 0.
         torch.manual_seed(config.seed)
-        self.net = UNet(net_config).to(self.device, memory_format=torch.channels_last)
+        self.net = build(net_config).to(self.device, memory_format=torch.channels_last)
         self.ema, self.long_ema = self.averages = EMA(self.net, config.ema_decay), EMA(self.net, config.long_ema_decay, memory=.3)
         self.best = self.ema
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
