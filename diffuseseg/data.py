@@ -690,7 +690,8 @@ def shows_colors(
     if image.mode != 'P': return False
     table = np.reshape((image.getpalette('RGB') + [0]*768)[:768], (256, 3)).tolist()
     shown = {i: tuple(table[i]) for i in np.unique(np.asarray(image)).tolist()}
-    return any(color in classes.colors and classes.colors.index(color) != i for i, color in shown.items())
+    own = [*classes.colors, *[classes.ignore_color]*(256 - classes.num_classes)] # as in our own files
+    return any(color in own and own[i] != color for i, color in shown.items())
 
 # %% ../nbs/01_data.ipynb #c087
 def mask_ids(
