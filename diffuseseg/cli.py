@@ -23,12 +23,12 @@ from .options import Option, options_of, parse_value, read_config, run_record, s
 
 # %% ../nbs/11_cli.ipynb #c007
 def train_command(
-    images:Path, # Folder of images; folders inside are searched too
+    images:Path, # Folder of images; folders inside are searched too. Or a list, a tar file or pattern, a data set (hf:NAME) or an array
     out:Path, # Run folder; one that holds a state is gone on with
     init:str|None=None, # Model to start from: a built-in name, a run folder, a file, a diffusers folder or a name on the hub
     preset:str|None=None, # Shape of the network: 'tiny', 'faces64' (the default) or 'original'
     size:int|None=None, # Side of the images in pixels, instead of the preset's
-    channels:int|None=None, # 3 for colour (the default), 1 for greyscale
+    channels:int|None=None, # 3 for colour (the default), 1 for greyscale, other numbers for arrays that have as many
     dropout:float=0., # Share of activations dropped in each block
     fit:str='crop', # What to do with images that are not square: 'crop' or 'resize'
     schedule:str|None=None, # Noise schedule: 'cosine' (the default) or 'linear'
@@ -37,22 +37,27 @@ def train_command(
     held_out:int=0, # Images kept out of training, to measure the loss on
     previews:int=16, # Samples in a preview picture; 0 for no pictures
     cache:Path|None=None, # Folder to keep decoded images in, which makes the next start quick
+    skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
     device:str='auto', # 'auto' or 'cpu'
     **settings, # Fields of `TrainConfig`
 ):
-    "Train a diffusion model on a folder of unlabelled images."
-    from diffuseseg.data import load_images
+    "Train a diffusion model on unlabelled images."
     from diffuseseg.sample import sample
     from diffuseseg.pretrained import load_diffusion
+    from diffuseseg.sources import load_source, report_skipped
     from diffuseseg.train import TrainConfig, train
     config, start = TrainConfig(**settings), load_diffusion(init, 'cpu') if init else None
     given = dict(preset=preset, image_size=size, image_channels=channels, schedule=schedule, prediction=prediction)
     net, scheduler = network(start, dropout, {k: v for k, v in given.items() if v is not None})
-    data, kept = hold_out(load_images(images, net.image_size, net.image_channels, fit, cache), held_out, config.seed)
-    preview = (lambda diffusion: sample(diffusion, n=previews, seed=config.seed, steps=20)) if previews else None
+    found = load_source(images, net.image_size, net.image_channels, fit, cache, skip_bad)
+    data, kept = hold_out(found.images, held_out, config.seed)
+    shown = previews and net.image_channels in (1, 3) # nobody has seen a picture of five channels
+    preview = (lambda diffusion: sample(diffusion, n=previews, seed=config.seed, steps=20)) if shown else None
     model = train(data, out, net, scheduler, config, start, max_minutes, kept, preview, device)
     first = os.environ.get('RANK', '0') == '0' # of several processes
-    if first: print(f'{out/"model.safetensors"}: trained for {model.info["steps"]} steps on {len(data)} images')
+    if first:
+        print(f'{out/"model.safetensors"}: trained for {model.info["steps"]} steps on {len(data)} images')
+        report_skipped(found.skipped, out)
 
 # %% ../nbs/11_cli.ipynb #c009
 def network(
@@ -166,13 +171,13 @@ def open_segmenter(
 # %% ../nbs/11_cli.ipynb #c021
 def segment_command(
     head:str, # Head or student: a file, a folder with head.safetensors or student.safetensors, or a built-in name
-    images:Path, # Folder of images of any size
+    images:Path, # Folder of images of any size, or another source, as for train
     out:Path, # Folder for masks, overlays and the class list
     model:str|None=None, # Diffusion model, if the head cannot find it: a run folder, a file or a built-in name
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `segment_folder`
 ):
-    "Draw masks for a folder of images."
+    "Draw masks for unlabelled images."
     from diffuseseg.generate import segment_folder
     n = segment_folder(open_segmenter(head, model, device), images, out, **settings)
     print(f'{out}: masks and overlays for {n} images')
@@ -205,36 +210,38 @@ def evaluate_command(
 
 # %% ../nbs/11_cli.ipynb #c025
 def suggest_command(
-    images:Path, # Folder of unlabelled images
+    images:Path, # Folder of unlabelled images, or another source, as for train
     model:str='faces64', # Diffusion model: a run folder, a file or a built-in name
     head:str|None=None, # Head that was fitted on what is labelled so far, if there is one
     labelled:Path|None=None, # Folder of the images that are labelled already, to suggest others than these
     out:Path|None=None, # Folder for suggested.txt with the names, and suggested.png
     fit:str='crop', # What to do with images that are not square: 'crop' or 'resize'
+    skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `suggest`
 ):
     "Say which unlabelled images to label next."
     import torch
     from diffuseseg.core import image_grid, write_text
-    from diffuseseg.data import list_images, load_images, write_image
+    from diffuseseg.data import load_images, write_image
     from diffuseseg.pretrained import load_diffusion, load_segmenter
     from diffuseseg.select import suggest
+    from diffuseseg.sources import load_source, report_skipped
     diffusion = load_diffusion(model, device)
     shape = diffusion.image_size, diffusion.image_channels, fit
-    data, known = load_images(images, *shape), load_images(labelled, *shape) if labelled else None
+    found, known = load_source(images, *shape, skip_bad=skip_bad), load_images(labelled, *shape) if labelled else None
     segmenter = load_segmenter(head, diffusion) if head else None
-    chosen = suggest(segmenter, diffusion, data, known=known, show=None, **settings)
-    names = [path.relative_to(images).as_posix() for path in list_images(images)]
-    text = ''.join(f'{names[i]}\n' for i in chosen)
+    chosen = suggest(segmenter, diffusion, found.images, known=known, show=None, **settings)
+    text = ''.join(f'{found.names[i]}\n' for i in chosen)
     print(text, end='')
     if out:
         write_text(out/'suggested.txt', text)
-        write_image(out/'suggested.png', torch.from_numpy(image_grid(data[chosen], 5)).permute(2, 0, 1))
+        write_image(out/'suggested.png', torch.from_numpy(image_grid(found.images[chosen], 5)).permute(2, 0, 1))
+    report_skipped(found.skipped, out)
 
 # %% ../nbs/11_cli.ipynb #c027
 def evaluate_images_command(
-    real:Path, # Folder of real images; with --train, of images that were not trained on
+    real:Path, # Folder of real images, or another source, as for train; with --train, of images that were not trained on
     fake:Path, # Folder of samples
     train:Path|None=None, # Folder of the training images, to look for copies of them
     out:Path|None=None, # Folder for report.md and report.json, and with --train nearest.png
@@ -243,20 +250,22 @@ def evaluate_images_command(
     size:int|None=None, # Side in pixels to which all images are brought; by default that of the first sample
     fit:str='crop', # What to do with images that are not square: 'crop' or 'resize'
     cache:Path|None=None, # Folder to keep decoded images in, which makes the next start quick
+    skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `image_report`
 ):
     "Judge samples by real images: their distances, and copies of training images."
-    from diffuseseg.data import list_images, load_images, open_image
     from diffuseseg.image_metrics import image_report, load_extractor
-    folders = {name: folder for name, folder in dict(real=real, fake=fake, train=train).items() if folder}
-    files = {name: list_images(folder) for name, folder in folders.items()}
-    size, extractor = size or min(open_image(files['fake'][0]).size), load_extractor(features, weights, device)
-    images = {name: load_images(folder, size, 3, fit, cache) for name, folder in folders.items()}
-    names = {name: [path.relative_to(folders[name]).as_posix() for path in paths] for name, paths in files.items()}
+    from diffuseseg.sources import first_size, load_source, report_skipped, source_items
+    sources = {name: source for name, source in dict(real=real, fake=fake, train=train).items() if source}
+    for source in sources.values(): next(source_items(source, 3, skip_bad)) # one that is not there is found before anything heavy is loaded
+    size, extractor = size or min(first_size(fake, skip_bad)), load_extractor(features, weights, device)
+    found = {name: load_source(source, size, 3, fit, cache, skip_bad) for name, source in sources.items()}
+    images, names = ({name: getattr(part, what) for name, part in found.items()} for what in ('images', 'names'))
     report = image_report(**images, extractor=extractor, names=names, **settings)
     print(report.table())
     if out: report.write(out, images['fake'])
+    report_skipped([row for part in found.values() for row in part.skipped], out)
 
 # %% ../nbs/11_cli.ipynb #c029
 def generate_command(

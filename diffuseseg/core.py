@@ -107,7 +107,7 @@ def write_text(
     text:str, # What it shall hold
 ):
     "Write `text` to `path`, atomically."
-    with atomic_path(path) as p: p.write_text(text, encoding='utf-8')
+    with atomic_path(path) as p: p.write_text(text, encoding='utf-8', errors='replace') # names of files may hold bytes that are no UTF-8
 
 def write_json(
     path:str|Path, # Target file
@@ -125,6 +125,7 @@ def read_text(
     except FileNotFoundError: raise InputError(f'{path}: expected a file, found nothing') from None
     except IsADirectoryError: raise InputError(f'{path}: expected a file, found a folder') from None
     except UnicodeDecodeError: raise InputError(f'{path}: expected text in UTF-8, found other bytes') from None
+    except (OSError, ValueError) as e: raise InputError(f'{path}: expected a file that can be read, found none ({e})') from None # no permission, a loop of links, a null byte
 
 # %% ../nbs/00_core.ipynb #c034
 def read_json(
@@ -133,6 +134,7 @@ def read_json(
     "What the JSON file `path` holds; damage raises `InputError`."
     try: return json.loads(read_text(path))
     except json.JSONDecodeError as e: raise InputError(f'{path}: expected JSON, found an error at line {e.lineno}: {e.msg}') from None
+    except (RecursionError, ValueError) as e: raise InputError(f'{path}: expected JSON, found one too deep or a number too long ({e})') from None
 
 def read_yaml(
     path:str|Path, # A YAML file with `key: value` lines
@@ -140,6 +142,8 @@ def read_yaml(
     "The mapping in the YAML file `path`; anything else raises `InputError`."
     try: obj = yaml.safe_load(read_text(path))
     except yaml.YAMLError as e: raise InputError(f'{path}: expected YAML, found an error: {" ".join(str(e).split())}') from None
+    except (RecursionError, ValueError, TypeError, OverflowError, AttributeError, KeyError) as e: # what PyYAML lets through: depth, the 99th of March, 0x
+        raise InputError(f'{path}: expected YAML, found what cannot be read ({type(e).__name__}: {e})') from None
     if not isinstance(obj or {}, dict): raise InputError(f'{path}: expected lines of "key: value", found {type(obj).__name__}')
     return obj or {}
 
@@ -163,10 +167,13 @@ def load_tensors(
     try:
         with safetensors.safe_open(path, 'pt') as f: config = (f.metadata() or {}).get('diffuseseg')
         tensors = load_file(path)
-    except safetensors.SafetensorError as e:
+    except Exception as e: # whatever safetensors trips over, the file is at fault
         raise InputError(f'{path}: expected a complete safetensors file, found a damaged or different one ({e})') from None
     if config is None: raise InputError(f'{path}: expected a file written by DiffuseSeg, found safetensors without its configuration')
-    return tensors, json.loads(config)
+    try: config = json.loads(config)
+    except (ValueError, RecursionError) as e: raise InputError(f'{path}: expected its configuration as JSON, found something else ({e})') from None
+    if not isinstance(config, dict): raise InputError(f'{path}: expected its configuration as a mapping, found {type(config).__name__}')
+    return tensors, config
 
 # %% ../nbs/00_core.ipynb #c042
 def to_float(

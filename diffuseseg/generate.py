@@ -13,6 +13,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -20,11 +21,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from .core import InputError, image_grid, progress, read_json, read_text, to_uint8, write_error, write_json, write_text
-from .data import ClassList, by_name, fit_box, image_tensor, open_image, overlay, read_image, read_mask, to_bytes
+from .data import ClassList, fit_box, image_tensor, open_image, overlay, read_image, read_mask
 from .data import write_image, write_mask
 from .ensemble import Segmenter
 from .evaluate import markdown_table
 from .sample import SAMPLERS, sample, timestep_grid
+from .sources import good_pictures, report_skipped
 from .unet import DiffusionModel
 
 # %% ../nbs/09_generate.ipynb #c012
@@ -316,28 +318,29 @@ def place_mask(
 # %% ../nbs/09_generate.ipynb #c076
 def segment_folder(
     segmenter, # Labels: a head with its model, or a student
-    images:str|Path, # Folder of images of any size
+    images:str|Path, # Folder of images of any size, or another source
     out:str|Path, # Target: masks/NAME.png, overlays/NAME.png, classes.json, report.md and least_certain.png
     fit:str='crop', # What to do with an image that is not square: 'crop' or 'resize'
     batch_size:int=16, # Images at a time
     flip:bool=True, # Also look at the mirrored images: better masks, twice the time
+    skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
 )->int: # Number of images
-    "Draw masks for all images of a folder, under their names. A bad image raises `InputError`; what was written before it is kept."
-    out, files, rows = Path(out), list(by_name(images).items()), []
+    "Draw masks for all images of a source, under their names. A bad image raises `InputError`; what was written before it is kept."
+    out, rows, skipped = Path(out), [], []
     inside = out.resolve().is_relative_to(Path(images).resolve())
     if inside: raise InputError(f'{out}: expected a folder outside {images}, found one inside')
+    pictures = good_pictures(images, segmenter.image_channels, skip_bad, skipped)
     segmenter.classes.write(out/'classes.json')
-    with progress(total=len(files), desc='segment') as bar:
-        for start in range(0, len(files), batch_size):
-            some = files[start:start + batch_size]
-            originals = [to_bytes(open_image(path), segmenter.image_channels) for _, path in some]
-            batch = torch.stack([image_tensor(o, segmenter.image_size, fit) for o in originals])
+    with progress(desc='segment') as bar:
+        while some := list(islice(pictures, batch_size)):
+            batch = torch.stack([image_tensor(original, segmenter.image_size, fit) for _, original in some])
             found = segmenter.segment(batch, batch_size=batch_size, return_probs=True, flip=flip)
-            for (name, _), original, probs, doubt in zip(some, originals, found.probs, found.uncertainty):
+            for (name, original), probs, doubt in zip(some, found.probs, found.uncertainty):
                 rows.append(write_labels(out, name, original, probs, doubt, segmenter.classes, fit))
             bar.update(len(some))
     write_summary(out, rows, segmenter.classes, segmenter.image_size)
-    return len(files)
+    report_skipped(skipped, out)
+    return len(rows)
 
 # %% ../nbs/09_generate.ipynb #c077
 def write_labels(
