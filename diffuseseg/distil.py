@@ -316,7 +316,7 @@ def load_student(
     tensors, config = load_tensors(path)
     if config.get('kind') != 'student': raise InputError(f'{path}: expected a student, found a {config.get("kind")}')
     try: student = Student(ClassList.from_dict(config['classes']), config['image_size'], config['image_channels'], StudentConfig(**config['student']))
-    except (KeyError, TypeError) as e: raise InputError(f'{path}: expected a student of this version, found other settings ({e})') from None
+    except Exception as e: raise InputError(f'{path}: expected a student of this version, found other settings ({e})') from None # whatever they are, the file is at fault
     load_state(student.net, tensors, path)
     return student.to(pick_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)
 

@@ -459,6 +459,6 @@ def load_head(
     try:
         ensemble, spec = PixelEnsemble(**config['ensemble']), FeatureSpec.from_dict(config['spec'])
         classes = ClassList.from_dict(config['classes'])
-    except (KeyError, TypeError) as e: raise InputError(f'{path}: expected a head of this version, found other settings ({e})') from None
+    except Exception as e: raise InputError(f'{path}: expected a head of this version, found other settings ({e})') from None # whatever they are, the file is at fault
     load_state(ensemble, tensors, path)
     return Segmenter(diffusion, ensemble.to(diffusion.device).eval().requires_grad_(False), spec, classes)

@@ -125,8 +125,9 @@ def parse_rows(
         lines = [] # not begun yet, or another process put the manifests together just now
     rows = []
     for line in lines:
-        with suppress(json.JSONDecodeError): rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict) and {'index', 'image', 'mask', 'image_sha256', 'mask_sha256'} <= set(row)]
+        with suppress(ValueError, RecursionError): rows.append(json.loads(line))
+    kinds = dict(index=int, image=str, mask=str, image_sha256=str, mask_sha256=str)
+    return [row for row in rows if isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in kinds.items())]
 
 def read_manifest(
     out:str|Path, # Folder for pairs
@@ -134,8 +135,8 @@ def read_manifest(
     "The lines of all manifests whose pairs are there. Damaged lines are left out."
     out = Path(out)
     parts = [row for path in sorted(out.glob('manifest-*.jsonl')) for row in parse_rows(path)]
-    rows = {int(row['index']): row for row in parts + parse_rows(out/'manifest.jsonl')} # the whole one last: it is written before parts are removed
-    return [rows[i] for i in sorted(rows) if (out/rows[i]['image']).is_file() and (out/rows[i]['mask']).is_file()]
+    rows = {row['index']: row for row in parts + parse_rows(out/'manifest.jsonl')} # the whole one last: it is written before parts are removed
+    return [rows[i] for i in sorted(rows) if os.path.isfile(out/rows[i]['image']) and os.path.isfile(out/rows[i]['mask'])]
 
 # %% ../nbs/09_generate.ipynb #c026
 def write_rows(

@@ -82,7 +82,8 @@ def read_config(
     "Options from a file. Unknown names and values of the wrong kind raise `InputError`."
     from diffuseseg.core import InputError, read_text, read_yaml
     read_yaml(path) # for its errors
-    found, values = yaml.load(read_text(path), yaml.BaseLoader) or {}, {}
+    try: found, values = yaml.load(read_text(path), yaml.BaseLoader) or {}, {}
+    except yaml.YAMLError as e: raise InputError(f'{path}: expected YAML, found an error: {" ".join(str(e).split())}') from None
     if any(isinstance(value, dict) for value in found.values()): found = section(path, found, command, commands)
     for key, value in found.items():
         name = key.replace('-', '_')

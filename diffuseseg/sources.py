@@ -100,7 +100,7 @@ def read_list(
     lines = [line.strip() for line in read_text(path).lstrip('\ufeff').split('\n')]
     files = [(i, path.parent/line) for i, line in enumerate(lines, 1) if line]
     if not files: raise InputError(f'{path}: expected the path of an image in every line, found an empty file')
-    missing = [] if skip_bad else [(i, file) for i, file in files if not file.is_file()]
+    missing = [] if skip_bad else [(i, file) for i, file in files if not os.path.isfile(file)]
     others = f' (and none for {len(missing) - 1} other lines)' if len(missing) > 1 else ''
     for i, file in missing: raise InputError(f'{path}: line {i}: expected an image file, found none at {printable(str(file))}{others}')
     return [file for _, file in files]
@@ -111,7 +111,7 @@ def list_items(
 )->Iterator[Item]:
     "Images that a list names. What is no file, such as a device, is a bad item."
     for file in read_list(path, skip_bad):
-        if file.is_file(): yield from file_items([file], path.parent)
+        if os.path.isfile(file): yield from file_items([file], path.parent)
         else: yield bad_item(str(file), f'{file}: expected an image file, found none')
 
 # %% ../nbs/01d_sources.ipynb #c015
@@ -119,7 +119,7 @@ def shard_paths(
     pattern:str, # Path of a file, or with {000..009}, {a,b}, *, ? or [...] of several
 )->list[Path]:
     "The files that a pattern stands for. Those of a range that are missing, and a pattern for nothing, raise `InputError`."
-    if Path(pattern).is_file(): return [Path(pattern)]
+    if os.path.isfile(pattern): return [Path(pattern)]
     parts = [choices(part) for part in re.split(r'(\{[^{}]*\})', pattern)]
     if np.prod([float(len(part)) for part in parts]) > 1e6: raise InputError(f'{pattern}: expected a pattern for at most a million files, found one for more')
     names = [''.join(name) for name in itertools.product(*parts)]
@@ -376,7 +376,7 @@ def source_kind(
     "What kind of source a name stands for."
     text, path = str(source), Path(source)
     if text.startswith('hf:'): return 'datasets'
-    if path.is_dir():
+    if os.path.isdir(path):
         if any((path/name).is_file() for name in ('.zarray', '.zgroup', 'zarr.json')): return 'zarr'
         saved = (path/'dataset_dict.json').is_file() or (path/'dataset_info.json').is_file() and (path/'state.json').is_file()
         return 'datasets' if saved else 'folder'
@@ -482,8 +482,8 @@ def source_files(
     kind, path = source_kind(source), Path(source)
     if kind == 'datasets': path = Path(str(source).removeprefix('hf:').split(':')[0])
     if kind in ('datasets', 'zarr'): return sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else []
-    if kind == 'list': return [path, *(p for p in read_list(path, skip_bad=True) if p.is_file())]
-    return {'folder': lambda: list_images(path), 'tar': lambda: shard_paths(str(source))}.get(kind, lambda: [path]*path.is_file())()
+    if kind == 'list': return [path, *(p for p in read_list(path, skip_bad=True) if os.path.isfile(p))]
+    return {'folder': lambda: list_images(path), 'tar': lambda: shard_paths(str(source))}.get(kind, lambda: [path]*os.path.isfile(path))()
 
 def cached_source(
     source:str|Path, # What to read

@@ -348,7 +348,7 @@ def load_model(
     if config.get('kind') != 'diffusion model': raise InputError(f'{path}: expected a diffusion model, found a {config.get("kind")}')
     name = config.get('network', 'UNet') # files of the first version do not say
     if name not in NETWORKS: raise InputError(f'{path}: expected a network out of {list(NETWORKS)}, found {name!r}')
-    try: net, scheduler = build(NETWORKS[name][0](**config['unet'])), NoiseScheduler.from_dict(config['scheduler'])
-    except (TypeError, KeyError) as e: raise InputError(f'{path}: expected a model of this version, found other settings ({e})') from None
+    try: net, scheduler, info = build(NETWORKS[name][0](**config['unet'])), NoiseScheduler.from_dict(config['scheduler']), dict(config['info'])
+    except Exception as e: raise InputError(f'{path}: expected a model of this version, found other settings ({e})') from None # whatever they are, the file is at fault
     load_state(net, tensors, path)
-    return as_diffusion(net, scheduler, **config['info']).to(device)
+    return as_diffusion(net, scheduler, **info).to(device)
