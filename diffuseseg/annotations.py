@@ -6,15 +6,14 @@
 __all__ = ['VOC_NAMES', 'RELEASE_NAMES', 'KINDS', 'STUDIO_LABELS', 'FORMATS', 'load_celebamask', 'load_coco', 'load_labelme',
            'load_labelstudio', 'load_voc', 'load_npy', 'Faults', 'naming', 'collecting', 'LabelledImage', 'Annotations',
            'check_sizes', 'voc_color', 'classes_of_names', 'split_words', 'known_classes', 'read_classes', 'suggestion',
-           'class_id', 'ground_id', 'classes_of_labels', 'value_of', 'shorten', 'read_annotation', 'find_image',
-           'last_part', 'json_files', 'in_names', 'as_points', 'fill_polygon', 'fill_ellipse', 'box_points', 'Region',
-           'paint', 'by_stem', 'match', 'class_file', 'list_folders', 'draw_mask', 'read_labels', 'release_name',
-           'list_npy', 'list_voc', 'draw_numbers', 'celebamask_split', 'celebamask_numbers', 'celebamask_parts',
-           'list_celebamask', 'draw_parts', 'unpack_runs', 'fill_runs', 'coco_polygons', 'coco_region', 'coco_classes',
-           'coco_size', 'list_coco', 'labelme_region', 'embedded', 'labelme_image', 'labelme_open', 'list_labelme',
-           'has_no_area', 'labelme_shape', 'decode_brush', 'studio_image', 'studio_region', 'studio_regions',
-           'list_labelstudio', 'json_format', 'marks', 'recognise', 'find_labelled', 'without_labels', 'parse_merge',
-           'load_labelled']
+           'class_id', 'ground_id', 'classes_of_labels', 'value_of', 'shorten', 'find_image', 'last_part', 'json_files',
+           'in_names', 'as_points', 'fill_polygon', 'fill_ellipse', 'box_points', 'Region', 'paint', 'by_stem', 'match',
+           'class_file', 'list_folders', 'draw_mask', 'read_labels', 'release_name', 'list_npy', 'list_voc',
+           'draw_numbers', 'celebamask_split', 'celebamask_numbers', 'celebamask_parts', 'list_celebamask',
+           'draw_parts', 'unpack_runs', 'fill_runs', 'coco_polygons', 'coco_region', 'coco_classes', 'coco_size',
+           'list_coco', 'labelme_region', 'embedded', 'labelme_image', 'labelme_open', 'list_labelme', 'has_no_area',
+           'labelme_shape', 'decode_brush', 'studio_image', 'studio_region', 'studio_regions', 'list_labelstudio',
+           'json_format', 'marks', 'recognise', 'find_labelled', 'without_labels', 'parse_merge', 'load_labelled']
 
 # %% ../nbs/01b_annotations.ipynb #c003
 import base64
@@ -227,14 +226,6 @@ def shorten(
     short = reprlib.Repr()
     short.maxlevel, short.maxdict, short.maxlist, short.maxstring, short.maxlong, short.maxother = 2, 3, 6, 60, 20, 60
     return short.repr(value)
-
-def read_annotation(
-    path:Path, # JSON
-):
-    "What a JSON file holds. Damage raises `InputError`, and so does a file that is nested without end."
-    try: return read_json(path)
-    except InputError: raise
-    except (RecursionError, ValueError): raise InputError(f'{path}: expected JSON, found lists without end or numbers beyond all bounds') from None
 
 # %% ../nbs/01b_annotations.ipynb #c022
 def find_image(
@@ -633,7 +624,7 @@ def list_coco(
     paths, faults, regions, names, taken = json_files(masks), [], defaultdict(list), {}, {}
     if len(paths) > 1:
         raise InputError(f'{masks}: expected one JSON file of COCO, found {len(paths)}, such as {paths[0].name} and {paths[1].name}; name one of them')
-    path, data = paths[0], read_annotation(paths[0])
+    path, data = paths[0], read_json(paths[0])
     with naming(path):
         own, labels = coco_classes(value_of(data, 'categories', list))
         rows, annotations = value_of(data, 'images', list), value_of(data, 'annotations', list)
@@ -689,7 +680,7 @@ def labelme_image(
     masks:Path, # The folder that the JSON file was found in
 )->Path|None: # The image file; None if it is in the JSON file only
     "Where the image of a LabelMe file is."
-    data = read_annotation(path)
+    data = read_json(path)
     name, folder = last_part(value_of(data, 'imagePath', str)), images
     if path.parent.is_relative_to(masks): folder = images/path.parent.relative_to(masks)
     for place in (folder, images):
@@ -703,7 +694,7 @@ def labelme_open(
     image:Path|None, # The image; None if it is in the JSON file
 )->Image.Image:
     "The image of a LabelMe file, in the size that the file says."
-    data = read_annotation(path)
+    data = read_json(path)
     with naming(path):
         found = open_image(image) if image else embedded(value_of(data, 'imageData', str))
         said = data.get('imageWidth') or found.width, data.get('imageHeight') or found.height
@@ -720,7 +711,7 @@ def list_labelme(
     folder, faults, notes, regions, files = masks if masks.is_dir() else masks.parent, [], Counter(), {}, {}
     for path in json_files(masks):
         with collecting(faults):
-            data = read_annotation(path)
+            data = read_json(path)
             with naming(path):
                 shapes = value_of(data, 'shapes', list)
                 notes.update(shape['shape_type'] for shape in shapes if has_no_area(shape))
@@ -830,7 +821,7 @@ def list_labelstudio(
     paths = json_files(masks)
     if len(paths) > 1:
         raise InputError(f'{masks}: expected one JSON export of Label Studio, found {len(paths)}, such as {paths[0].name} and {paths[1].name}; name one of them')
-    path, tasks, faults, labelled, open_tasks, several = paths[0], read_annotation(paths[0]), [], {}, 0, 0
+    path, tasks, faults, labelled, open_tasks, several = paths[0], read_json(paths[0]), [], {}, 0, 0
     if not isinstance(tasks, list): raise InputError(f'{path}: expected a list of tasks, found {shorten(tasks)}')
     for k, task in enumerate(tasks):
         with collecting(faults), naming(f'{path}: task {task.get("id", k) if isinstance(task, dict) else k}'):
@@ -854,7 +845,7 @@ def json_format(
     path:Path, # A JSON file
 )->str|None: # One of `FORMATS`
     "The format of a JSON file by its keys. Damage raises `InputError`."
-    data = read_annotation(path)
+    data = read_json(path)
     if isinstance(data, list): return 'labelstudio' if data and isinstance(data[0], dict) and 'data' in data[0] else None
     if isinstance(data, dict) and 'shapes' in data: return 'labelme'
     return 'coco' if isinstance(data, dict) and {'images', 'annotations', 'categories'} <= data.keys() else None

@@ -306,6 +306,7 @@ def open_zarr(
     except InputError: raise
     except Exception as e: raise InputError(f'{path}: expected a complete Zarr array, found a damaged or different one ({e})') from None
 
+# %% ../nbs/01d_sources.ipynb #c033
 def zarr_items(
     path:Path, # Folder of the array
     channels:int, # What the model takes
@@ -319,7 +320,7 @@ def zarr_items(
             except Exception as e: raise InputError(f'{path}: expected a complete Zarr array, found a damaged piece at image {start} ({e})') from None
     yield from frame_items(frames(), array.shape, array.dtype, channels, path)
 
-# %% ../nbs/01d_sources.ipynb #c034
+# %% ../nbs/01d_sources.ipynb #c036
 def dataset_items(
     source:str, # Folder of `save_to_disk`, or hf:NAME:SPLIT:COLUMN, where NAME is such a folder or a data set of the hub and the rest may be left out
 )->Iterator[Item]:
@@ -348,6 +349,7 @@ def open_dataset(source:str, name:str, split:str):
     if split and split not in data or not data: raise InputError(f'{source}: expected the split {split!r}, found {", ".join(data) or "none"}')
     return data[split or ('train' if 'train' in data else next(iter(data)))]
 
+# %% ../nbs/01d_sources.ipynb #c038
 def image_column(source:str, data, column:str)->str:
     "The column that is named, else the first that holds images. None of that kind raises `InputError`."
     import datasets
@@ -369,7 +371,7 @@ def cell_item(name:str, cell:dict|None)->Item:
         return open_image(name, io.BytesIO(data))
     return Item(printable(name), read)
 
-# %% ../nbs/01d_sources.ipynb #c038
+# %% ../nbs/01d_sources.ipynb #c042
 def source_kind(
     source:str|Path, # As in the table above
 )->str: # 'folder', 'list', 'tar', 'datasets', 'npy', 'npz' or 'zarr'
@@ -402,7 +404,7 @@ def source_items(
             yield bad_item(str(source), str(e))
     if not n: raise InputError(f'{source}: expected images, found none')
 
-# %% ../nbs/01d_sources.ipynb #c041
+# %% ../nbs/01d_sources.ipynb #c045
 @dataclass
 class Unlabelled:
     "Images without masks."
@@ -444,7 +446,7 @@ def good_images(
             names.append(item.name)
             yield image
 
-# %% ../nbs/01d_sources.ipynb #c043
+# %% ../nbs/01d_sources.ipynb #c047
 def load_source(
     source:str|Path, # Folder, list, tar file or pattern, data set, or array
     size:int|tuple[int, int]=64, # Side, or height and width
@@ -474,7 +476,7 @@ def check_any(
     if not len(found): raise InputError(f'{source}: expected images, found {len(found.skipped)} and all of them bad, the first: {found.skipped[0][1]}')
     return found
 
-# %% ../nbs/01d_sources.ipynb #c045
+# %% ../nbs/01d_sources.ipynb #c049
 def source_files(
     source:str|Path, # As for `load_source`
 )->list[Path]: # Those whose change changes the images; empty if that cannot be told
@@ -512,7 +514,7 @@ def cached_source(
         found = check_any(stored() or Unlabelled(torch.empty(0, *shape), names, skipped), source)
     return found
 
-# %% ../nbs/01d_sources.ipynb #c046
+# %% ../nbs/01d_sources.ipynb #c050
 def first_size(
     source:str|Path, # As for `load_source`
     skip_bad:bool=False, # Pass over bad images
@@ -536,7 +538,7 @@ def report_skipped(
     print(f'left out {len(lines)} bad images:', *lines[:20], *[f'... and {len(lines) - 20} more']*(len(lines) > 20), sep='\n  ')
     if folder: write_text(Path(folder)/'skipped.txt', ''.join(line + '\n' for line in lines))
 
-# %% ../nbs/01d_sources.ipynb #c048
+# %% ../nbs/01d_sources.ipynb #c052
 def file_name(
     name:str, # Of an image of a source
 )->str: # Without ending, with / between folders, and never outside the folder that it is joined to
