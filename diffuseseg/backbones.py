@@ -181,6 +181,7 @@ class GuidedUNet(nn.Module):
         return [GuidedResBlock(width, out, self.config)] + [self.attention(out)]*(level in self.config.attention_levels)
 
 NETWORKS['GuidedUNet'] = GuidedConfig, GuidedUNet
+GuidedConfig.network = GuidedUNet
 
 # %% ../nbs/09e_backbones.ipynb #c021
 @patch
@@ -433,6 +434,7 @@ class OriginalUNet(nn.Module):
         self.norm_out, self.conv_out = nn.GroupNorm(8, 16), nn.Conv2d(16, c.image_channels, 3, padding=1)
 
 NETWORKS['OriginalUNet'] = OriginalConfig, OriginalUNet
+OriginalConfig.network = OriginalUNet
 
 # %% ../nbs/09e_backbones.ipynb #c047
 @patch

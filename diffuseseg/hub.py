@@ -115,6 +115,7 @@ class DiffusersUNet(nn.Module):
     def features(self, x:torch.Tensor, t:torch.Tensor, blocks:list[str])->dict[str, torch.Tensor]: return read_stages(self.unet, x, t, blocks)
 
 NETWORKS['DiffusersUNet'] = DiffusersConfig, DiffusersUNet
+DiffusersConfig.network = DiffusersUNet
 
 # %% ../nbs/09f_hub.ipynb #c020
 def diffusers_parts(

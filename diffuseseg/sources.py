@@ -35,7 +35,7 @@ from PIL import Image
 from .core import InputError, progress, read_json, read_text, write_json, write_text
 from .data import NOT_IMAGES, by_name, image_tensor, list_images, load_images, open_cache, open_image, to_bytes, write_cache
 
-# %% ../nbs/01d_sources.ipynb #c006
+# %% ../nbs/01d_sources.ipynb #c008
 @dataclass
 class Item:
     "One image of a source."
@@ -56,7 +56,7 @@ def printable(
     "A name that can be printed and put into a list of names, one a line."
     return ''.join(c if c.isprintable() else '?' for c in name)
 
-# %% ../nbs/01d_sources.ipynb #c009
+# %% ../nbs/01d_sources.ipynb #c011
 def array_tensor(
     array:np.ndarray, # uint8 `[C, H, W]`
     size:int|tuple[int, int]|None, # Side, or height and width; None keeps the size
@@ -82,7 +82,7 @@ def read_item(
     if isinstance(picture, np.ndarray): return array_tensor(picture, size, channels, fit, item.name)
     return image_tensor(to_bytes(picture, channels), size, fit)
 
-# %% ../nbs/01d_sources.ipynb #c012
+# %% ../nbs/01d_sources.ipynb #c014
 def file_items(
     paths:Iterable[Path], # Image files
     folder:Path, # Names are relative to it
@@ -114,7 +114,7 @@ def list_items(
         if os.path.isfile(file): yield from file_items([file], path.parent)
         else: yield bad_item(str(file), f'{file}: expected an image file, found none')
 
-# %% ../nbs/01d_sources.ipynb #c015
+# %% ../nbs/01d_sources.ipynb #c017
 def shard_paths(
     pattern:str, # Path of a file, or with {000..009}, {a,b}, *, ? or [...] of several
 )->list[Path]:
@@ -139,7 +139,7 @@ def choices(
     if not 0 <= last - first < 1e6: raise InputError(f'{part}: expected a range of one to a million numbers, from the lowest up')
     return [f'{i:0{len(ends[1])}d}' for i in range(first, last + 1)]
 
-# %% ../nbs/01d_sources.ipynb #c018
+# %% ../nbs/01d_sources.ipynb #c020
 MAX_MEMBER = 2**36 # Bytes of any member of an archive. A header that claims more would be skipped over for hours, to the end of a file that ends sooner
 MAX_FILE = 2**28 # Bytes of an image file in an archive. No sensible picture is larger; a file that claims to be is out to fill the memory
 
@@ -158,7 +158,7 @@ class StrictInfo(tarfile.TarInfo):
         except tarfile.EOFHeaderError: raise
         except tarfile.HeaderError as e: raise tarfile.ReadError(f'the file ends early or has a damaged header ({e})') from None
 
-# %% ../nbs/01d_sources.ipynb #c020
+# %% ../nbs/01d_sources.ipynb #c022
 def is_image_name(
     name:str, # Of a member
 )->bool:
@@ -189,7 +189,7 @@ def bytes_item(
     "An image whose file is in memory."
     return Item(printable(name), lambda: open_image(printable(name), io.BytesIO(data)))
 
-# %% ../nbs/01d_sources.ipynb #c025
+# %% ../nbs/01d_sources.ipynb #c027
 def channel_axis(
     shape:tuple[int, ...], # Of the array
     channels:int, # What the model takes
@@ -229,7 +229,7 @@ def frame_items(
         frame = {None: lambda f: f[None], 1: lambda f: f, 3: lambda f: f.transpose(2, 0, 1)}[axis](frame)
         yield Item(name := f'{source.name}:{i:06d}', lambda frame=frame, name=name: as_bytes(np.ascontiguousarray(frame), name))
 
-# %% ../nbs/01d_sources.ipynb #c027
+# %% ../nbs/01d_sources.ipynb #c029
 def npy_items(
     path:Path, # NumPy file
     channels:int, # What the model takes
@@ -270,7 +270,7 @@ def stream_items(file, total:int, channels:int, path:Path)->Iterator[Item]:
             yield np.frombuffer(data, dtype).reshape(shape[1:])
     yield from frame_items(frames(), shape, dtype, channels, path)
 
-# %% ../nbs/01d_sources.ipynb #c031
+# %% ../nbs/01d_sources.ipynb #c033
 CODECS = {'adler32', 'blosc', 'bytes', 'bytescodec', 'bz2', 'crc32', 'crc32c', 'delta', 'endian', 'fixedscaleoffset', 'gzip', 'lz4', 'lzma', 'packbits', 'quantize',
           'sharding_indexed', 'shuffle', 'transpose', 'zlib', 'zstd'} # of Zarr arrays, all of them plain compression
 
@@ -306,7 +306,7 @@ def open_zarr(
     except InputError: raise
     except Exception as e: raise InputError(f'{path}: expected a complete Zarr array, found a damaged or different one ({e})') from None
 
-# %% ../nbs/01d_sources.ipynb #c033
+# %% ../nbs/01d_sources.ipynb #c035
 def zarr_items(
     path:Path, # Folder of the array
     channels:int, # What the model takes
@@ -320,7 +320,7 @@ def zarr_items(
             except Exception as e: raise InputError(f'{path}: expected a complete Zarr array, found a damaged piece at image {start} ({e})') from None
     yield from frame_items(frames(), array.shape, array.dtype, channels, path)
 
-# %% ../nbs/01d_sources.ipynb #c036
+# %% ../nbs/01d_sources.ipynb #c038
 def dataset_items(
     source:str, # Folder of `save_to_disk`, or hf:NAME:SPLIT:COLUMN, where NAME is such a folder or a data set of the hub and the rest may be left out
 )->Iterator[Item]:
@@ -349,7 +349,7 @@ def open_dataset(source:str, name:str, split:str):
     if split and split not in data or not data: raise InputError(f'{source}: expected the split {split!r}, found {", ".join(data) or "none"}')
     return data[split or ('train' if 'train' in data else next(iter(data)))]
 
-# %% ../nbs/01d_sources.ipynb #c038
+# %% ../nbs/01d_sources.ipynb #c040
 def image_column(source:str, data, column:str)->str:
     "The column that is named, else the first that holds images. None of that kind raises `InputError`."
     import datasets
@@ -371,7 +371,7 @@ def cell_item(name:str, cell:dict|None)->Item:
         return open_image(name, io.BytesIO(data))
     return Item(printable(name), read)
 
-# %% ../nbs/01d_sources.ipynb #c042
+# %% ../nbs/01d_sources.ipynb #c044
 def source_kind(
     source:str|Path, # As in the table above
 )->str: # 'folder', 'list', 'tar', 'datasets', 'npy', 'npz' or 'zarr'
@@ -404,7 +404,7 @@ def source_items(
             yield bad_item(str(source), str(e))
     if not n: raise InputError(f'{source}: expected images, found none')
 
-# %% ../nbs/01d_sources.ipynb #c045
+# %% ../nbs/01d_sources.ipynb #c047
 @dataclass
 class Unlabelled:
     "Images without masks."
@@ -446,7 +446,7 @@ def good_images(
             names.append(item.name)
             yield image
 
-# %% ../nbs/01d_sources.ipynb #c047
+# %% ../nbs/01d_sources.ipynb #c049
 def load_source(
     source:str|Path, # Folder, list, tar file or pattern, data set, or array
     size:int|tuple[int, int]=64, # Side, or height and width
@@ -476,7 +476,7 @@ def check_any(
     if not len(found): raise InputError(f'{source}: expected images, found {len(found.skipped)} and all of them bad, the first: {found.skipped[0][1]}')
     return found
 
-# %% ../nbs/01d_sources.ipynb #c049
+# %% ../nbs/01d_sources.ipynb #c051
 def source_files(
     source:str|Path, # As for `load_source`
 )->list[Path]: # Those whose change changes the images; empty if that cannot be told
@@ -514,7 +514,7 @@ def cached_source(
         found = check_any(stored() or Unlabelled(torch.empty(0, *shape), names, skipped), source)
     return found
 
-# %% ../nbs/01d_sources.ipynb #c050
+# %% ../nbs/01d_sources.ipynb #c052
 def first_size(
     source:str|Path, # As for `load_source`
     skip_bad:bool=False, # Pass over bad images
@@ -538,7 +538,7 @@ def report_skipped(
     print(f'left out {len(lines)} bad images:', *lines[:20], *[f'... and {len(lines) - 20} more']*(len(lines) > 20), sep='\n  ')
     if folder: write_text(Path(folder)/'skipped.txt', ''.join(line + '\n' for line in lines))
 
-# %% ../nbs/01d_sources.ipynb #c052
+# %% ../nbs/01d_sources.ipynb #c054
 def file_name(
     name:str, # Of an image of a source
 )->str: # Without ending, with / between folders, and never outside the folder that it is joined to

@@ -303,12 +303,13 @@ def as_diffusion(
 
 # %% ../nbs/03_unet.ipynb #c054
 NETWORKS = dict(UNet=(UNetConfig, UNet))
+UNetConfig.network = UNet
 
 def build(
-    config:UNetConfig, # The shape: of this network or of another one in `NETWORKS`
+    config:UNetConfig, # The shape: of this network or of another one, whose class it knows as `network`
 )->nn.Module: # Freshly initialised
     "The network of a shape."
-    return next(network for shape, network in NETWORKS.values() if type(config) is shape)(config)
+    return config.network(config)
 
 # %% ../nbs/03_unet.ipynb #c056
 def save_model(
