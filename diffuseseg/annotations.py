@@ -6,14 +6,15 @@
 __all__ = ['VOC_NAMES', 'RELEASE_NAMES', 'KINDS', 'STUDIO_LABELS', 'FORMATS', 'load_celebamask', 'load_coco', 'load_labelme',
            'load_labelstudio', 'load_voc', 'load_npy', 'Faults', 'naming', 'collecting', 'LabelledImage', 'Annotations',
            'check_sizes', 'voc_color', 'classes_of_names', 'split_words', 'known_classes', 'read_classes', 'suggestion',
-           'class_id', 'ground_id', 'classes_of_labels', 'value_of', 'shorten', 'find_image', 'last_part', 'json_files',
-           'in_names', 'as_points', 'fill_polygon', 'fill_ellipse', 'box_points', 'Region', 'paint', 'by_stem', 'match',
-           'class_file', 'list_folders', 'draw_mask', 'read_labels', 'release_name', 'list_npy', 'list_voc',
-           'draw_numbers', 'celebamask_split', 'celebamask_numbers', 'celebamask_parts', 'list_celebamask',
-           'draw_parts', 'unpack_runs', 'fill_runs', 'coco_polygons', 'coco_region', 'coco_classes', 'coco_size',
-           'list_coco', 'labelme_region', 'embedded', 'labelme_image', 'labelme_open', 'list_labelme', 'has_no_area',
-           'labelme_shape', 'decode_brush', 'studio_image', 'studio_region', 'studio_regions', 'list_labelstudio',
-           'json_format', 'marks', 'recognise', 'find_labelled', 'without_labels', 'parse_merge', 'load_labelled']
+           'class_id', 'ground_id', 'as_label', 'classes_of_labels', 'value_of', 'shorten', 'find_image', 'last_part',
+           'visible', 'json_files', 'in_names', 'as_points', 'fill_polygon', 'fill_ellipse', 'box_points', 'Region',
+           'paint', 'by_stem', 'match', 'class_file', 'list_folders', 'draw_mask', 'read_labels', 'release_name',
+           'list_npy', 'list_voc', 'draw_numbers', 'celebamask_split', 'celebamask_numbers', 'celebamask_parts',
+           'list_celebamask', 'draw_parts', 'unpack_runs', 'fill_runs', 'coco_polygons', 'coco_region', 'coco_classes',
+           'coco_size', 'list_coco', 'labelme_region', 'embedded', 'labelme_image', 'labelme_open', 'list_labelme',
+           'has_no_area', 'labelme_shape', 'decode_brush', 'studio_image', 'studio_region', 'studio_regions',
+           'list_labelstudio', 'json_format', 'marks', 'recognise', 'find_labelled', 'without_labels', 'parse_merge',
+           'load_labelled', 'loader']
 
 # %% ../nbs/01b_annotations.ipynb #c003
 import base64
@@ -24,16 +25,18 @@ import os
 import re
 import reprlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote
 
 import numpy as np
 import torch
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from PIL import Image
 
 from .core import InputError, progress, read_json, read_text
@@ -101,7 +104,7 @@ def check_sizes(
 def load(self:Annotations,
     size:int|tuple[int, int]=64, # Side, or height and width
     channels:int=3, # 1 for greyscale, 3 for colour
-    fit:str='crop', # 'crop' or 'resize', for image and mask alike
+    fit:str='crop', # 'crop', 'resize' or 'pad', for image and mask alike
 )->LabelledPairs: # Sorted by name
     "Read all images and masks. The first fault raises `InputError`, and so does having none of them."
     if self.faults: raise Faults(self.faults)
@@ -112,7 +115,7 @@ def load(self:Annotations,
         ids = item.draw(image.size)
         with naming(item.source): check_sizes(image.size, ids.shape[::-1], self.scaled)
         images.append(image_tensor(to_bytes(image, channels), size, fit))
-        masks.append(image_tensor(Image.fromarray(ids), size, fit, Image.Resampling.NEAREST)[0])
+        masks.append(image_tensor(Image.fromarray(ids), size, fit, Image.Resampling.NEAREST, self.classes.ignore_index)[0])
     return LabelledPairs(torch.stack(images), torch.stack(masks), [item.name for item in self.images], self.classes)
 
 # %% ../nbs/01b_annotations.ipynb #c012
@@ -197,6 +200,14 @@ def ground_id(
     "What pixels are that nobody labelled."
     return classes.names.index('background') if 'background' in classes.names else classes.ignore_index
 
+# %% ../nbs/01b_annotations.ipynb #c099
+def as_label(
+    value, # As found in a file
+):
+    "A label as it is. One with half a character raises `InputError`."
+    if isinstance(value, str) and re.search(r'[\ud800-\udfff]', value): raise InputError(f'expected a label of whole characters, found {value!r}')
+    return value
+
 def classes_of_labels(
     labels:Iterable, # As found in files, in any order and number
 )->ClassList:
@@ -243,12 +254,20 @@ def last_part(name:str)->str:
     "A file's name without the folders that it had on another computer."
     return name.replace('\\', '/').rsplit('/', 1)[-1]
 
+# %% ../nbs/01b_annotations.ipynb #c092
+def visible(
+    folder:Path, # Where to look
+    pattern:str, # Such as '**/*.json', for this folder and all the folders in it
+)->Iterator[Path]: # In no order
+    "The files that fit a pattern, without hidden ones and those in hidden folders."
+    return (path for path in folder.glob(pattern) if path.is_file() and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+
 def json_files(
     path:Path, # A JSON file or a folder
 )->list[Path]: # Sorted
     "The JSON files that may be annotations. None at all raises `InputError`."
     if path.is_file(): return [path]
-    files = sorted(p for p in path.rglob('*.json') if p.name != 'classes.json' and not p.name.startswith('.'))
+    files = sorted(p for p in visible(path, '**/*.json') if p.name != 'classes.json')
     if not files: raise InputError(f'{path}: expected JSON files with labels, found {"none" if path.is_dir() else "nothing"}')
     return files
 
@@ -271,6 +290,7 @@ def as_points(
     if not good: raise InputError(f'expected {least} or more points of two numbers, found {shorten(value)}')
     return points
 
+# %% ../nbs/01b_annotations.ipynb #c093
 def fill_polygon(
     points:np.ndarray, # Corners, float64 `[P, 2]`, x and y; the last is joined to the first
     h:int, # Rows
@@ -281,12 +301,14 @@ def fill_polygon(
     a, b = points, np.roll(points, -1, 0)
     down = (a[:, 1] <= b[:, 1])[:, None] # each edge is followed downwards, so that neighbours round alike
     (x0, y0), (x1, y1) = np.where(down, a, b).T, np.where(down, b, a).T
-    centres = np.arange(top, bottom) + .5
-    row, edge = np.nonzero((y0 <= centres[:, None]) != (y1 <= centres[:, None]))
-    x = x0[edge] + (centres[row] - y0[edge])*(x1[edge] - x0[edge])/(y1[edge] - y0[edge])
-    flips, inside = np.zeros((bottom - top, right - left + 1), np.int32), np.zeros((h, w), bool)
-    np.add.at(flips, (row, np.ceil(x - .5 - left).clip(0, right - left).astype(int)), 1)
-    inside[top:bottom, left:right] = flips.cumsum(1)[:, :-1] % 2 == 1
+    inside, step = np.zeros((h, w), bool), max(1, 2**20//max(len(points), right - left + 1))
+    for start in range(top, bottom, step): # a strip of rows
+        centres = np.arange(start, min(start + step, bottom)) + .5
+        row, edge = np.nonzero((y0 <= centres[:, None]) != (y1 <= centres[:, None]))
+        x = x0[edge] + (centres[row] - y0[edge])*(x1[edge] - x0[edge])/(y1[edge] - y0[edge])
+        flips = np.zeros((len(centres), right - left + 1), np.int32)
+        np.add.at(flips, (row, np.ceil(x - .5 - left).clip(0, right - left).astype(int)), 1)
+        inside[start:start + len(centres), left:right] = flips.cumsum(1)[:, :-1] % 2 == 1
     return inside
 
 # %% ../nbs/01b_annotations.ipynb #c026
@@ -368,8 +390,11 @@ def match(
 def class_file(
     masks:Path, # Folder of masks
 )->Path|None: # An existing file
-    "The class list that lies beside the masks or among them."
-    return next((path for path in (masks.parent/'classes.json', masks/'classes.json') if path.is_file()), None)
+    "The class list that lies among the masks or beside their folder. Two that differ raise `InputError`."
+    here, beside = masks/'classes.json', masks.parent/'classes.json'
+    if here.is_file() and beside.is_file() and ClassList.read(here) != ClassList.read(beside):
+        raise InputError(f'{here}: expected the classes of {beside}, found others; name the one that is meant, or remove the other')
+    return next((path for path in (here, beside) if path.is_file()), None)
 
 def list_folders(
     images:Path, # Folder of images
@@ -429,7 +454,7 @@ def list_npy(
     if classes is None and name is None:
         raise InputError(f'{masks}: expected a class list for these arrays, such as {" or ".join(list(RELEASE_NAMES)[:2])}, found none')
     classes, faults = classes or known_classes()[name], []
-    arrays = sorted(masks.rglob('*.npy')) if masks.is_dir() else []
+    arrays = sorted(visible(masks, '**/*.npy'))
     files = [(images, by_stem(list_images(images), images, faults)), (masks, by_stem(arrays, masks, faults))]
     found = [LabelledImage(name, partial(open_image, files[0][1][name]), partial(read_labels, files[1][1][name], classes=classes), files[1][1][name], drawn=False)
              for name in match(*files, faults)]
@@ -451,12 +476,15 @@ def list_voc(
         path = masks.parent/'ImageSets/Segmentation'/f'{last_part(split)}.txt'
         wanted = dict.fromkeys(line.strip() for line in read_text(path).splitlines() if line.strip())
         faults += [f'{path}: expected {name!r} in {folder}, found none' for name in wanted for folder, have in files if name not in have]
-    notes = [] if wanted else [f'{sum(name not in files[1][1] for name in files[0][1]):,} images in {images} without a mask were left out']
-    alone = [] if wanted else [f'{path}: expected its image in {images}, found none of that name' for name, path in files[1][1].items() if name not in files[0][1]]
+    notes = []
+    if wanted is None:
+        without = sum(name not in files[1][1] for name in files[0][1])
+        if without: notes.append(f'{without:,} images in {images} without a mask were left out')
+        faults += [f'{path}: expected its image in {images}, found none of that name' for name, path in files[1][1].items() if name not in files[0][1]]
     names = sorted(name for name in (files[1][1] if wanted is None else wanted) if all(name in have for _, have in files))
     found = [LabelledImage(name, partial(open_image, files[0][1][name]), partial(draw_numbers, files[1][1][name], classes=classes), files[1][1][name], drawn=False)
              for name in names]
-    return Annotations(classes, found, faults + alone, notes)
+    return Annotations(classes, found, faults, notes)
 
 def draw_numbers(
     path:Path, # A mask
@@ -598,7 +626,7 @@ def coco_classes(
     "Background, then the categories in order of id. Double ids or names raise `InputError`."
     names = {}
     for row in categories:
-        i, name = value_of(row, 'id', int), value_of(row, 'name', str).strip()
+        i, name = value_of(row, 'id', int), as_label(value_of(row, 'name', str)).strip()
         if not name or i in names or name in names.values():
             raise InputError(f'expected categories with an id and a name of their own, found {i}: {name!r} twice or without a name')
         names[i] = name
@@ -708,15 +736,17 @@ def list_labelme(
     classes:ClassList|None=None, # Where labels are looked up; None for all labels found, by the alphabet
 )->Annotations:
     "Images with the shapes of LabelMe files."
-    folder, faults, notes, regions, files = masks if masks.is_dir() else masks.parent, [], Counter(), {}, {}
+    folder, faults, notes, regions, files, taken = masks if masks.is_dir() else masks.parent, [], Counter(), {}, {}, {}
     for path in json_files(masks):
         with collecting(faults):
             data = read_json(path)
             with naming(path):
-                shapes = value_of(data, 'shapes', list)
+                shapes, image = value_of(data, 'shapes', list), labelme_image(path, images, folder)
+                other = taken.setdefault(image or hash(data['imageData']), path)
+                if other != path: raise InputError(f'expected an image of its own, found that of {other} again')
                 notes.update(shape['shape_type'] for shape in shapes if has_no_area(shape))
                 regions[path] = [labelme_shape(k, shape) for k, shape in enumerate(shapes) if not has_no_area(shape)]
-                files[path] = labelme_image(path, images, folder)
+                files[path] = image
     classes = classes or classes_of_labels(region.label for path in files for region in regions[path])
     names = by_stem(list(files), folder, faults)
     found = [LabelledImage(name, partial(labelme_open, path, files[path]), partial(paint, regions[path], classes, path), path, file=files[path])
@@ -735,7 +765,7 @@ def labelme_shape(
 )->Region:
     "A shape with an area. One of an unknown kind raises `InputError`."
     with naming(f'shape {k}'):
-        label, kind = value_of(shape, 'label', str), shape.get('shape_type') or 'polygon'
+        label, kind = as_label(value_of(shape, 'label', str)), shape.get('shape_type') or 'polygon'
         if kind not in ('polygon', 'rectangle', 'circle', 'mask'): raise InputError(f'expected a polygon, rectangle, circle or mask, found {shorten(kind)}')
     return Region(label, f'shape {k} ({label})', partial(labelme_region, shape))
 
@@ -808,7 +838,7 @@ def studio_regions(
         if key is None and 'id' in result and str(result['id']) in labelled: continue # something else about a region that has its label in another result
         labels = value.get(key)
         if not isinstance(labels, list) or len(labels) != 1: raise InputError(f'result {k}: expected one label for each region, found {shorten(labels)}')
-        regions.append(Region(labels[0], f'result {k}', partial(studio_region, result)))
+        with naming(f'result {k}'): regions.append(Region(as_label(labels[0]), f'result {k}', partial(studio_region, result)))
     return regions
 
 # %% ../nbs/01b_annotations.ipynb #c070
@@ -858,9 +888,10 @@ def marks(
     if masks.is_file(): return {json_format(masks)} - {None}
     found, parts = set(), masks/'CelebAMask-HQ-mask-anno'
     if (masks/'SegmentationClass').is_dir() or masks.name == 'SegmentationClass' and (masks.parent/'ImageSets').is_dir(): found.add('voc')
-    if any(re.fullmatch(r'\d{5}_[a-z_]+', path.stem) for folder in (parts, masks) for path in list(folder.glob('[0-9]*/*_*.png'))[:1]): found.add('celebamask')
-    if next(masks.rglob('*.npy'), None): found.add('npy')
-    for path in [path for path in masks.rglob('*.json') if path.name != 'classes.json'][:20]:
+    one = next((path for folder in (parts, masks) for path in visible(folder, '[0-9]*/*_*.png')), None)
+    if one and re.fullmatch(r'\d{5}_[a-z_]+', one.stem): found.add('celebamask')
+    if next(visible(masks, '**/*.npy'), None): found.add('npy')
+    for path in islice((path for path in visible(masks, '**/*.json') if path.name != 'classes.json'), 20):
         with collecting([]): found |= {json_format(path)} - {None}
     if not found and masks.is_dir() and masks.resolve() != images.resolve():
         with collecting([]): found |= {'folders'} if list_images(masks) else set()
@@ -979,16 +1010,33 @@ def load_labelled(
     onto:ClassList|None=None, # Class list of the result, matched by name; without mergers also that of masks that come without one
     size:int|tuple[int, int]=64, # Side, or height and width
     channels:int=3, # 1 for greyscale, 3 for colour
-    fit:str='crop', # 'crop' or 'resize', for image and mask alike
+    fit:str='crop', # 'crop', 'resize' or 'pad', for image and mask alike
 )->LabelledPairs: # Sorted by name
     "Read labelled images of any known format. Every fault raises `InputError`."
     masks = images if masks is None else masks
     if format == 'auto' and Path(images).is_dir(): format = recognise(Path(images), Path(masks))
-    said = dict(folders=class_file, npy=release_name).get(format, lambda masks: True)(Path(masks)) # whether the masks come with a class list
-    if classes is None and not said and not merge: classes = onto
+    said = dict(folders=class_file, npy=release_name).get(format) # finds the class list that such masks come with
+    if classes is None and not merge and said and not said(Path(masks)): classes = onto
     pairs = find_labelled(images, masks, classes, format, split).load(size, channels, fit)
     if merge or ignore: pairs = pairs.regroup(merge, ignore)
     return pairs if onto is None or pairs.classes == onto else pairs.relabel(onto)
 
-load_celebamask, load_coco, load_labelme = (partial(load_labelled, format=name) for name in ('celebamask', 'coco', 'labelme'))
-load_labelstudio, load_voc, load_npy = (partial(load_labelled, format=name) for name in ('labelstudio', 'voc', 'npy'))
+# %% ../nbs/01b_annotations.ipynb #c098
+def loader(
+    format:str, # One of `FORMATS`
+)->Callable[..., LabelledPairs]: # Called `load_` and the format
+    "`load_labelled` for one format."
+    @delegates(load_labelled, but='format')
+    def load(
+        images:str|Path, # Folder of images
+        masks:str|Path|None=None, # Folder of masks, or file or folder of annotations; None if it is the same folder
+        classes:ClassList|str|Path|None=None, # Class list, its file or its name; None for that of the annotations
+        **kwargs, # Of `load_labelled`
+    )->LabelledPairs: # Sorted by name
+        return load_labelled(images, masks, classes, format, **kwargs)
+    load.__name__ = load.__qualname__ = f'load_{format}'
+    load.__doc__ = f"Read labelled images of the format '{format}'. All else is as in `load_labelled`."
+    return load
+
+load_celebamask, load_coco, load_labelme = loader('celebamask'), loader('coco'), loader('labelme')
+load_labelstudio, load_voc, load_npy = loader('labelstudio'), loader('voc'), loader('npy')

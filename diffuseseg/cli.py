@@ -30,7 +30,7 @@ def train_command(
     size:int|None=None, # Side of the images in pixels, instead of the preset's
     channels:int|None=None, # 3 for colour (the default), 1 for greyscale, other numbers for arrays that have as many
     dropout:float=0., # Share of activations dropped in each block
-    fit:str='crop', # What to do with images that are not square: 'crop' or 'resize'
+    fit:str|None=None, # What to do with images that are not square: 'crop' (the default), 'resize' or 'pad'; the model remembers it
     schedule:str|None=None, # Noise schedule: 'cosine' (the default) or 'linear'
     prediction:str|None=None, # What the network predicts: 'v' (the default), 'eps' or 'x0'
     max_minutes:float|None=None, # Minutes after which to pause with a saved state
@@ -49,11 +49,12 @@ def train_command(
     config, start = TrainConfig(**settings), load_diffusion(init, 'cpu') if init else None
     given = dict(preset=preset, image_size=size, image_channels=channels, schedule=schedule, prediction=prediction)
     net, scheduler = network(start, dropout, {k: v for k, v in given.items() if v is not None})
+    fit = fit or (start.fit if start else 'crop')
     found = load_source(images, net.image_size, net.image_channels, fit, cache, skip_bad)
     data, kept = hold_out(found.images, held_out, config.seed)
     shown = previews and net.image_channels in (1, 3) # nobody has seen a picture of five channels
     preview = (lambda diffusion: sample(diffusion, n=previews, seed=config.seed, steps=20)) if shown else None
-    model = train(data, out, net, scheduler, config, start, max_minutes, kept, preview, device)
+    model = train(data, out, net, scheduler, config, start, max_minutes, kept, preview, device, fit=fit)
     first = os.environ.get('RANK', '0') == '0' # of several processes
     if first:
         print(f'{out/"model.safetensors"}: trained for {model.info["steps"]} steps on {len(data)} images')
@@ -116,7 +117,7 @@ def fit_command(
     auto:bool=False, # Choose blocks and noise levels by cross-validation on the labelled images
     preset:str|None=None, # Blocks and noise levels of a published recipe, instead: 'ddpm-seg-256' or 'diffuseseg-64'
     report:Path|None=None, # Folder for the report; by default the head's name with -report
-    fit:str='crop', # What to do with images that are not square: 'crop' or 'resize'
+    fit:str|None=None, # What to do with images that are not square: 'crop', 'resize' or 'pad'; by default what was done in training
     store:Path|None=None, # Folder on the disk for features that --max-memory leaves no room for; by default that of the head
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `ensemble.fit`
@@ -131,7 +132,7 @@ def fit_command(
     if auto and preset: raise InputError(f'auto, preset: expected one of them at most, found both, with preset {preset}')
     diffusion = load_diffusion(model, device)
     spec = spec_preset(preset, diffusion) if preset else None
-    pairs = load_labelled(images, masks, classes, format, split, merge, ignore, None, diffusion.image_size, diffusion.image_channels, fit)
+    pairs = load_labelled(images, masks, classes, format, split, merge, ignore, None, diffusion.image_size, diffusion.image_channels, fit or diffusion.fit)
     out.parent.mkdir(parents=True, exist_ok=True)
     if auto: spec = chosen_spec(diffusion, pairs, settings)
     segmenter = fit_ensemble(diffusion, pairs, spec, store=store or out.parent, show=None, **settings)
@@ -173,7 +174,7 @@ def segment_command(
     head:str, # Head or student: a file, a folder with head.safetensors or student.safetensors, or a built-in name
     images:Path, # Folder of images of any size, or another source, as for train
     out:Path, # Folder for masks, overlays and the class list
-    model:str|None=None, # Diffusion model, if the head cannot find it: a run folder, a file or a built-in name
+    model:str|None=None, # Diffusion model, if the head cannot find it: a run folder, a file, a built-in name, a diffusers folder or a name on the hub
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `segment_folder`
 ):
@@ -192,8 +193,8 @@ def evaluate_command(
     split:str|None=None, # Part of the published split, of 'celebamask' and 'voc' only
     merge:tuple[str, ...]=(), # Classes to merge, such as l_eye,r_eye=eye
     ignore:tuple[str, ...]=(), # Classes whose pixels shall not count
-    model:str|None=None, # Diffusion model, if the head cannot find it: a run folder, a file or a built-in name
-    fit:str='crop', # What to do with images that are not square: 'crop' or 'resize'
+    model:str|None=None, # Diffusion model, if the head cannot find it: a run folder, a file, a built-in name, a diffusers folder or a name on the hub
+    fit:str|None=None, # What to do with images that are not square: 'crop', 'resize' or 'pad'; by default what was done in training
     out:Path|None=None, # Folder for report.md, report.json, report.png and worst.png
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `evaluate`
@@ -202,7 +203,7 @@ def evaluate_command(
     from diffuseseg.annotations import load_labelled
     from diffuseseg.evaluate import evaluate, write_report
     segmenter = open_segmenter(head, model, device)
-    shape = segmenter.image_size, segmenter.image_channels, fit
+    shape = segmenter.image_size, segmenter.image_channels, fit or segmenter.fit
     pairs = load_labelled(images, masks, classes, format, split, merge, ignore, segmenter.classes, *shape)
     report = evaluate(segmenter, pairs, **settings)
     print(report.table())
@@ -211,11 +212,11 @@ def evaluate_command(
 # %% ../nbs/11_cli.ipynb #c025
 def suggest_command(
     images:Path, # Folder of unlabelled images, or another source, as for train
-    model:str='faces64', # Diffusion model: a run folder, a file or a built-in name
+    model:str='faces64', # Diffusion model: a run folder, a file, a built-in name, a diffusers folder or a name on the hub
     head:str|None=None, # Head that was fitted on what is labelled so far, if there is one
     labelled:Path|None=None, # Folder of the images that are labelled already, to suggest others than these
     out:Path|None=None, # Folder for suggested.txt with the names, and suggested.png
-    fit:str='crop', # What to do with images that are not square: 'crop' or 'resize'
+    fit:str|None=None, # What to do with images that are not square: 'crop', 'resize' or 'pad'; by default what was done in training
     skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `suggest`
@@ -228,7 +229,7 @@ def suggest_command(
     from diffuseseg.select import suggest
     from diffuseseg.sources import load_source, report_skipped
     diffusion = load_diffusion(model, device)
-    shape = diffusion.image_size, diffusion.image_channels, fit
+    shape = diffusion.image_size, diffusion.image_channels, fit or diffusion.fit
     found, known = load_source(images, *shape, skip_bad=skip_bad), load_images(labelled, *shape) if labelled else None
     segmenter = load_segmenter(head, diffusion) if head else None
     chosen = suggest(segmenter, diffusion, found.images, known=known, show=None, **settings)
@@ -242,13 +243,13 @@ def suggest_command(
 # %% ../nbs/11_cli.ipynb #c027
 def evaluate_images_command(
     real:Path, # Folder of real images, or another source, as for train; with --train, of images that were not trained on
-    fake:Path, # Folder of samples
-    train:Path|None=None, # Folder of the training images, to look for copies of them
+    fake:Path, # Samples: a folder, or another source, as for train
+    train:Path|None=None, # The training images, as for train, to look for copies of them
     out:Path|None=None, # Folder for report.md and report.json, and with --train nearest.png
     features:str='auto', # Network: 'inception', 'efficientnet-lite0', or 'auto' for the first if its weights are on the disk
     weights:Path|None=None, # File of the Inception weights, if not in the cache of torch.hub
     size:int|None=None, # Side in pixels to which all images are brought; by default that of the first sample
-    fit:str='crop', # What to do with images that are not square: 'crop' or 'resize'
+    fit:str='crop', # What to do with images that are not square: 'crop', 'resize' or 'pad'
     cache:Path|None=None, # Folder to keep decoded images in, which makes the next start quick
     skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
@@ -270,7 +271,7 @@ def evaluate_images_command(
 # %% ../nbs/11_cli.ipynb #c029
 def generate_command(
     out:Path, # Folder for the pairs; one that was begun with the same settings is gone on with
-    model:str='faces64', # Diffusion model: a run folder, a file or a built-in name
+    model:str='faces64', # Diffusion model: a run folder, a file, a built-in name, a diffusers folder or a name on the hub
     head:str|None=None, # Segmentation head; by default the head.safetensors beside the model
     verify:bool=False, # Make nothing, only compare the files of the folder with the checksums in its manifest
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
@@ -310,8 +311,8 @@ def distil_command(
     pairs:Path, # Folder of generate
     out:Path, # Folder for student.safetensors and student.onnx; one that was begun with the same settings is gone on with
     labels:str='soft', # What to learn: 'soft', the probabilities of the head that made the masks, or 'hard', the masks
-    head:str='faces64', # That head, needed for soft labels: a file, a folder with head.safetensors or a built-in name
-    model:str|None=None, # Its diffusion model, if the head cannot find it: a run folder, a file or a built-in name
+    head:str='faces64', # That head, needed for soft labels (a student is none): a file, a folder with head.safetensors or a built-in name
+    model:str|None=None, # Its diffusion model, if the head cannot find it: a run folder, a file, a built-in name, a diffusers folder or a name on the hub
     uncertain:float=0., # Share of the pairs to leave out because the head was least sure of them
     images:Path|None=None, # Folder of labelled images to learn from as well
     masks:Path|None=None, # Folder of their masks with the same names, or file or folder of annotations
@@ -320,22 +321,23 @@ def distil_command(
     split:str|None=None, # Part of the published split, of 'celebamask' and 'voc' only
     merge:tuple[str, ...]=(), # Classes to merge, such as l_eye,r_eye=eye
     ignore:tuple[str, ...]=(), # Classes whose pixels shall not count
-    fit:str='crop', # What to do with labelled images that are not square: 'crop' or 'resize'
+    fit:str|None=None, # What to do with labelled images that are not square: 'crop', 'resize' or 'pad'; by default what was done in training
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Fields of `StudentConfig`
 ):
     "Train a small, quick segmenter on generated pairs, and export it to ONNX."
     from diffuseseg.annotations import load_labelled
-    from diffuseseg.core import InputError, read_json
+    from diffuseseg.core import InputError
     from diffuseseg.data import ClassList
-    from diffuseseg.distil import StudentConfig, distil
+    from diffuseseg.distil import StudentConfig, distil, read_settings
+    from diffuseseg.pretrained import load_diffusion, load_segmenter
     if labels not in ('soft', 'hard'): raise InputError(f"labels: expected 'soft' or 'hard', found {labels!r}")
     if bool(images) != bool(masks): raise InputError(f'images, masks: expected both or neither, found only {images or masks}')
-    made, labelled = read_json(pairs/'settings.json'), None
+    made, labelled = read_settings(pairs), None
     if images:
         onto = ClassList.read(pairs/'classes.json')
-        labelled = load_labelled(images, masks, classes, format, split, merge, ignore, onto, made['image_size'], made['image_channels'], fit)
-    teacher = open_segmenter(head, model, device) if labels == 'soft' else None
+        labelled = load_labelled(images, masks, classes, format, split, merge, ignore, onto, made['image_size'], made['image_channels'], fit or made.get('fit', 'crop'))
+    teacher = load_segmenter(head, load_diffusion(model, device) if model else None, device) if labels == 'soft' else None
     distil(pairs, out, teacher, labelled, uncertain, StudentConfig(**settings), device)
     print(f'{out}: student.safetensors, for this package, and student.onnx, for any other program')
 
@@ -458,7 +460,11 @@ def main(
         from diffuseseg.core import InputError
         try:
             values = parse_arguments(argv[0], argv[1:])
-            COMMANDS[argv[0]].run(**values)
+            try: COMMANDS[argv[0]].run(**values)
+            except InputError: raise # what was there keeps its own record
+            except BaseException: # interrupted, or out of memory: what was begun is there
+                keep_record(argv[0], values)
+                raise
             keep_record(argv[0], values)
         except InputError as e:
             print('diffuseseg: error:', ' '.join(str(e).split()), file=sys.stderr)
@@ -477,7 +483,9 @@ def keep_record(
     from diffuseseg.core import write_text
     out = values.get('out')
     if name == 'fit': out = values['report'] or out.with_name(f'{out.stem}-report')
-    if not COMMANDS[name].keeps or not out or values.get('verify') or os.environ.get('RANK', '0') != '0': return
+    if name == 'generate': rank, values = values['rank'] or 0, values | dict(rank=None, world_size=None) # one of several processes writes, and not who it was
+    else: rank = 0
+    if not COMMANDS[name].keeps or not out or values.get('verify') or rank or os.environ.get('RANK', '0') != '0': return
     write_text(out/'config.yaml', run_record(name, command_options(name), values))
 
 # %% ../nbs/11_cli.ipynb #c051

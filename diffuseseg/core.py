@@ -77,9 +77,9 @@ def pick_precision(
 def atomic_path(
     path:str|Path, # Where the finished file shall stand; its folder is made if need be
 ):
-    "Yield a temporary path beside `path`, renamed to `path` on success and removed on failure. A full disk raises `InputError`."
+    "Yield a temporary path beside `path`, renamed to `path` on success and removed on failure. A full disk and a name that is too long raise `InputError`."
     path = Path(path)
-    temporary = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}.part{path.suffix}') # unlike any other process's, on any machine
+    temporary = path.with_name(f'.{path.stem[:16]}.{secrets.token_hex(4)}.part{path.suffix[-16:]}') # unlike any other process's, on any machine
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -97,7 +97,8 @@ def write_error(
     "The error to raise when writing `path` failed with `error`."
     reasons = {errno.ENOSPC: 'no space left on the disk', errno.EDQUOT: 'the disk quota is used up', errno.EACCES: 'permission denied',
                errno.EROFS: 'the file system is read-only', errno.ENOTDIR: 'a part of its path is a file, not a folder',
-               errno.EEXIST: 'a part of its path is a file, not a folder', errno.EFBIG: 'the file would be larger than allowed'}
+               errno.EEXIST: 'a part of its path is a file, not a folder', errno.EFBIG: 'the file would be larger than allowed',
+               errno.ENAMETOOLONG: 'its name or path is too long'}
     if error.errno not in reasons: return error
     return InputError(f'{path}: could not be written, {reasons[error.errno]}; what was written before is kept')
 
@@ -132,7 +133,8 @@ def read_json(
     path:str|Path, # A JSON file
 ):
     "What the JSON file `path` holds; damage raises `InputError`."
-    try: return json.loads(read_text(path))
+    text = read_text(path)
+    try: return json.loads(text)
     except json.JSONDecodeError as e: raise InputError(f'{path}: expected JSON, found an error at line {e.lineno}: {e.msg}') from None
     except (RecursionError, ValueError) as e: raise InputError(f'{path}: expected JSON, found one too deep or a number too long ({e})') from None
 
@@ -140,7 +142,8 @@ def read_yaml(
     path:str|Path, # A YAML file with `key: value` lines
 )->dict:
     "The mapping in the YAML file `path`; anything else raises `InputError`."
-    try: obj = yaml.safe_load(read_text(path))
+    text = read_text(path)
+    try: obj = yaml.safe_load(text)
     except yaml.YAMLError as e: raise InputError(f'{path}: expected YAML, found an error: {" ".join(str(e).split())}') from None
     except (RecursionError, ValueError, TypeError, OverflowError, AttributeError, KeyError) as e: # what PyYAML lets through: depth, the 99th of March, 0x
         raise InputError(f'{path}: expected YAML, found what cannot be read ({type(e).__name__}: {e})') from None

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['SAMPLE', 'PixelEnsemble', 'project', 'soft_vote', 'entropy', 'js_divergence', 'principal_directions', 'leading_map',
-           'labelled_pixels', 'pixel_table', 'balanced_cdf', 'ensemble_loss', 'train_members', 'fit_maps', 'mirror_ids',
-           'mirror_masks', 'Segmentation', 'Segmenter', 'check_labels', 'FitPlan', 'peak_memory', 'plan_fit', 'fit',
-           'save_head', 'load_head']
+           'labelled_pixels', 'pixel_table', 'balanced_cdf', 'ensemble_loss', 'train_members', 'fit_maps', 'twin_name',
+           'mirror_ids', 'mirror_masks', 'Segmentation', 'Segmenter', 'check_labels', 'FitPlan', 'peak_memory',
+           'plan_fit', 'fit', 'save_head', 'load_head']
 
 # %% ../nbs/07_ensemble.ipynb #c003
 import copy
 import math
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -255,15 +256,21 @@ def fit_maps(
     return ensemble.absorb(weight, bias).requires_grad_(False)
 
 # %% ../nbs/07_ensemble.ipynb #c045
+def twin_name(
+    name:str, # Of a class
+)->str: # The same name where it has no side
+    "The name of a class, in lower case, as it should be called in a mirror: `l_eye` becomes `r_eye`, and `Ear, left` becomes `ear, right`."
+    words = re.split(r'([\W_]+)', name.lower())
+    sides = dict(left='right', right='left') | (dict(l='r', r='l') if len(words) > 1 else {}) # a class called L may be a letter
+    return ''.join(sides.get(word, word) for word in words)
+
 def mirror_ids(
-    classes:ClassList, # Classes `l_x` and `r_x`, or `left_x` and `right_x`, trade places
+    classes:ClassList, # Classes whose names differ in left and right, or in l and r as a word of their own, trade places
 )->torch.Tensor: # long `[256]`
     "What each class id becomes in a mirror."
-    ids, names = torch.arange(256), classes.names
-    for left, right in (('l_', 'r_'), ('left_', 'right_')):
-        for a, name in enumerate(names):
-            twin = right + name.removeprefix(left)
-            if name.startswith(left) and twin in names: ids[a], ids[names.index(twin)] = names.index(twin), a
+    ids, names = torch.arange(256), [name.lower() for name in classes.names]
+    for i, name in enumerate(names):
+        if (twin := twin_name(name)) in names: ids[i] = names.index(twin)
     return ids
 
 def mirror_masks(
@@ -293,6 +300,8 @@ class Segmenter:
     def image_size(self)->int: return self.diffusion.image_size
     @property
     def image_channels(self)->int: return self.diffusion.image_channels
+    @property
+    def fit(self)->str: return self.diffusion.fit # how images of other shapes are brought to the model's size
 
 # %% ../nbs/07_ensemble.ipynb #c051
 @patch

@@ -54,7 +54,7 @@ def pair_settings(
     if segmenter.diffusion.model_id != diffusion.model_id: raise InputError(
         f'segmenter: expected a head for model {diffusion.model_id}, found one for model {segmenter.diffusion.model_id}')
     return dict(model=diffusion.model_id, head=head_id(segmenter), sampler=sampler, steps=steps, seed=seed,
-                image_size=diffusion.image_size, image_channels=diffusion.image_channels)
+                image_size=diffusion.image_size, image_channels=diffusion.image_channels, fit=diffusion.fit)
 
 # %% ../nbs/09_generate.ipynb #c016
 def check_settings(
@@ -69,6 +69,7 @@ def check_settings(
         return False
     before = read_json(path)
     if not isinstance(before, dict): raise InputError(f'{path}: expected settings by name, found {type(before).__name__}')
+    before = dict(fit='crop') | before # which older folders do not mention
     for key, value in settings.items():
         if before.get(key) != value: raise InputError(f'{path}: this folder was begun with {key} = {before.get(key)!r}, found {value!r}; '
                                                       'choose another folder or the same settings')
@@ -178,7 +179,10 @@ def find_place(
 )->tuple[int, int]: # Both
     "Which of how many processes this is. Numbers that do not fit raise `InputError`."
     if (rank is None) != (world_size is None): raise InputError(f'rank, world_size: expected both or neither, found {rank} and {world_size}')
-    if rank is None: rank, world_size = (int(os.environ.get(name, default)) for name, default in (('RANK', 0), ('WORLD_SIZE', 1)))
+    if rank is None:
+        given = [os.environ.get(name, default) for name, default in (('RANK', '0'), ('WORLD_SIZE', '1'))]
+        if not all(value.isdecimal() for value in given): raise InputError('RANK, WORLD_SIZE: expected whole numbers in the environment, found {!r} and {!r}'.format(*given))
+        rank, world_size = map(int, given)
     if not 0 <= rank < world_size: raise InputError(f'rank: expected 0 to {world_size - 1} of {world_size} processes, found {rank}')
     return rank, world_size
 
@@ -240,6 +244,7 @@ def open_folder(
     "Begin a folder, or go on with one."
     if not check_settings(out, settings): write_json(out/'settings.json', settings)
     if not (out/'classes.json').exists(): classes.write(out/'classes.json')
+    elif ClassList.read(out/'classes.json') != classes: raise InputError(f'{out/"classes.json"}: expected the classes of the head, found others')
     if manifest == 'manifest.jsonl': return {row['index'] for row in tidy(out)}
     if (out/manifest).exists(): write_rows(out/manifest, parse_rows(out/manifest)) # without the half line that a crash may have left
     return {row['index'] for row in read_manifest(out)}
@@ -286,14 +291,23 @@ def write_block(
 def verify(
     out:str|Path, # Folder with pairs
 )->int: # Number of pairs
-    "Compare all files with their checksums. The first that is missing or differs raises `InputError`, and so does a folder without a manifest."
-    rows = {row['index']: row for row in read_manifest(out)}
+    "Compare a folder with its manifest. The first file or line that is missing, changed, damaged or one too many raises `InputError`."
+    out, rows = Path(out), {}
+    for path in out.glob('manifest*.jsonl'):
+        whole = parse_rows(path)
+        rows |= {row['index']: row for row in whole}
+        if len(whole) != len(read_text(path).splitlines()): raise InputError(f'{path}: expected whole lines only, found a damaged one')
     if not rows: raise InputError(f'{out}: expected a folder of generate with pairs in it, found none')
-    for i in range(max(rows, default=0) + 1):
-        if i not in rows: raise InputError(f'{Path(out)/"manifest.jsonl"}: expected pair {i} with both its files, found none')
+    ClassList.read(out/'classes.json')
+    for i in range(max(rows) + 1):
+        if i not in rows: raise InputError(f'{out/"manifest.jsonl"}: expected a line for pair {i}, found none')
         for kind in ('image', 'mask'):
-            path, expected = Path(out)/rows[i][kind], rows[i][f'{kind}_sha256']
+            path, expected = out/rows[i][kind], rows[i][f'{kind}_sha256']
+            if not path.is_file(): raise InputError(f'{path}: expected this file, found none')
             if sha256(path) != expected: raise InputError(f'{path}: expected the checksum {expected[:12]}..., found {sha256(path)[:12]}...')
+    known = {row[kind] for row in rows.values() for kind in ('image', 'mask')}
+    for path in sorted(p for kind in ('images', 'masks') for p in (out/kind).iterdir()):
+        if path.relative_to(out).as_posix() not in known: raise InputError(f'{path}: expected only files that the manifest names, found this one')
     return len(rows)
 
 # %% ../nbs/09_generate.ipynb #c072
@@ -301,10 +315,10 @@ def place_mask(
     probs:torch.Tensor, # Class probabilities in the model's size, float32 `[K, h, w]`
     height:int, # Of the original image
     width:int, # Of the original image
-    fit:str='crop', # How the image was brought to the model's size: 'crop' or 'resize'
+    fit:str='crop', # How the image was brought to the model's size: 'crop', 'resize' or 'pad'
     ignore_index:int=255, # Marks pixels that the model did not see
 )->torch.Tensor: # uint8 `[height, width]`
-    "The mask in the place and size that its image had before it was cropped or resized."
+    "The mask in the place and size that its image had before it was cropped, resized or padded."
     left, top, right, bottom = fit_box(width, height, tuple(probs.shape[1:]), fit)
     def positions(n, low, high): # of the original's pixels in the model's square, whose sides are at -1 and 1
         return 2*(torch.arange(n) + .5 - low)/(high - low) - 1
@@ -321,13 +335,14 @@ def segment_folder(
     segmenter, # Labels: a head with its model, or a student
     images:str|Path, # Folder of images of any size, or another source
     out:str|Path, # Target: masks/NAME.png, overlays/NAME.png, classes.json, report.md and least_certain.png
-    fit:str='crop', # What to do with an image that is not square: 'crop' or 'resize'
+    fit:str|None=None, # What to do with an image that is not square: 'crop', 'resize' or 'pad'; None for what was done in training
     batch_size:int=16, # Images at a time
     flip:bool=True, # Also look at the mirrored images: better masks, twice the time
     skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
 )->int: # Number of images
     "Draw masks for all images of a source, under their names. A bad image raises `InputError`; what was written before it is kept."
-    out, rows, skipped = Path(out), [], []
+    out, rows, skipped, fit = Path(out), [], [], fit or segmenter.fit
+    if batch_size < 1: raise InputError(f'batch_size: expected a number above 0, found {batch_size}')
     inside = out.resolve().is_relative_to(Path(images).resolve())
     if inside: raise InputError(f'{out}: expected a folder outside {images}, found one inside')
     pictures = good_pictures(images, segmenter.image_channels, skip_bad, skipped)
@@ -339,6 +354,9 @@ def segment_folder(
             for (name, original), probs, doubt in zip(some, found.probs, found.uncertainty):
                 rows.append(write_labels(out, name, original, probs, doubt, segmenter.classes, fit))
             bar.update(len(some))
+    if not rows:
+        report_skipped(skipped, out)
+        raise InputError(f'{images}: expected an image that can be read, found none among {len(skipped)}; they are listed in {out/"skipped.txt"}')
     write_summary(out, rows, segmenter.classes, segmenter.image_size)
     report_skipped(skipped, out)
     return len(rows)
@@ -351,7 +369,7 @@ def write_labels(
     probs:torch.Tensor, # Class probabilities in the model's size, `[K, h, w]`
     uncertainty:torch.Tensor, # In the model's size, bits, `[h, w]`
     classes:ClassList, # What the ids mean
-    fit:str, # 'crop' or 'resize'
+    fit:str, # 'crop', 'resize' or 'pad'
 )->dict: # Name, mean uncertainty, and share of each class in the pixels that were looked at
     "Write a mask in its image's own size, and the image with the mask laid over it."
     mask = place_mask(probs, original.height, original.width, fit, classes.ignore_index)
@@ -373,7 +391,7 @@ def write_summary(
     table = [[name, int((share > 0).sum()), f'{share.mean():.1%}'] for name, share in zip(classes.names, shares.T)]
     doubts = markdown_table(['image', 'uncertainty'], [[row['name'], row['uncertainty']] for row in doubtful])
     write_text(out/'report.md', f'# Masks for {len(rows)} images\n\n{markdown_table(["class", "images", "pixels"], table)}\n\n'
-               f'## Where the ensemble is least sure\n\nMean Jensen-Shannon divergence of its members, in bits.\n\n'
+               f'## Where the ensemble is least sure\n\nMean uncertainty in bits: of an ensemble the Jensen-Shannon divergence of its members, of a student the entropy.\n\n'
                f'![The least certain images](least_certain.png)\n\n{doubts}\n')
     sheet = torch.stack([image_tensor(open_image(out/'overlays'/f'{row["name"]}.png'), size, 'resize') for row in doubtful])
     write_image(out/'least_certain.png', torch.from_numpy(image_grid(sheet, 5)).permute(2, 0, 1))

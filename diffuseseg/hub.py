@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FILES', 'OLD_NAMES', 'SUFFIXES', 'optional', 'map_scheduler', 'stages', 'read_stages', 'DiffusersConfig',
-           'DiffusersUNet', 'diffusers_parts', 'diffusers_config', 'load_diffusers', 'is_hub_name', 'pull', 'own_kind',
-           'model_file', 'open_model', 'hub_card', 'push']
+           'DiffusersUNet', 'diffusers_parts', 'diffusers_config', 'load_diffusers', 'is_hub_name', 'check_repo',
+           'pull', 'own_kind', 'model_file', 'open_model', 'hub_card', 'push']
 
 # %% ../nbs/09f_hub.ipynb #c003
 import importlib
@@ -20,11 +20,10 @@ from types import ModuleType
 
 import safetensors
 import torch
-from fastcore.basics import patch
 from torch import nn
 
-from .backbones import load_weights, read_weights
-from .core import InputError, load_tensors, read_json, read_text, write_text
+from .backbones import at_fault, check_noise, check_whole, load_weights, read_mapping, read_weights
+from .core import InputError, load_tensors, read_text, save_tensors, write_text
 from .scheduler import NoiseScheduler
 from .unet import NETWORKS, DiffusionModel, as_diffusion, load_model, load_state
 
@@ -45,12 +44,15 @@ def map_scheduler(
     "The noise of a diffusers scheduler. Noise that ours cannot express raises `InputError`."
     betas, name, predicts = config.get('trained_betas'), config.get('beta_schedule'), config.get('prediction_type', 'epsilon')
     schedules, predictions = dict(linear='linear', scaled_linear='scaled_linear', squaredcos_cap_v2='cosine'), dict(epsilon='eps', sample='x0', v_prediction='v')
-    if betas is None and name not in schedules:
+    if betas is None and name not in list(schedules):
         raise InputError(f'{path}: expected a beta_schedule out of {list(schedules)} or trained_betas, found {name!r} in a {config.get("_class_name")}')
-    if predicts not in predictions: raise InputError(f'{path}: expected a prediction_type out of {list(predictions)}, found {predicts!r}')
+    if predicts not in list(predictions): raise InputError(f'{path}: expected a prediction_type out of {list(predictions)}, found {predicts!r}')
     if config.get('rescale_betas_zero_snr'): raise InputError(f'{path}: expected noise that leaves some of the image at the last step, found rescale_betas_zero_snr')
-    if betas is not None: return NoiseScheduler('given', predictions[predicts], len(betas), betas=[float(b) for b in betas])
-    return NoiseScheduler(schedules[name], predictions[predicts], config.get('num_train_timesteps', 1000), config.get('beta_start', 1e-4), config.get('beta_end', .02))
+    check_whole(config, ('num_train_timesteps',), path)
+    with at_fault(path, 'numbers for the variances of the noise'):
+        if betas is not None: made = NoiseScheduler('given', predictions[predicts], len(betas), betas=[float(b) for b in betas])
+        else: made = NoiseScheduler(schedules[name], predictions[predicts], config.get('num_train_timesteps', 1000), config.get('beta_start', 1e-4), config.get('beta_end', .02))
+        return check_noise(made, path)
 
 # %% ../nbs/09f_hub.ipynb #c013
 class _Enough(Exception): "All maps that were asked for have been computed."
@@ -124,13 +126,13 @@ def diffusers_parts(
     "Where the parts of an unconditional pipeline are. Other pipelines raise `InputError`."
     folder = where = Path(folder)
     if (folder/'model_index.json').is_file():
-        index = read_json(folder/'model_index.json')
+        index = read_mapping(folder/'model_index.json')
         unet, more = index.get('unet'), [k for k, v in index.items() if not k.startswith('_') and k not in ('unet', 'scheduler') and v not in (None, [None, None])]
-        if not isinstance(unet, list) or unet[-1] != 'UNet2DModel' or more: raise InputError(
+        if not isinstance(unet, list) or unet[-1:] != ['UNet2DModel'] or more: raise InputError(
             f'{folder}: expected an unconditional pipeline of a UNet2DModel and a scheduler, such as DDPMPipeline, found {index.get("_class_name")} '
             f'of {", ".join(k for k in index if not k.startswith("_"))}')
         if (folder/'unet').is_dir(): where = folder/'unet'
-    kind = read_json(where/'config.json').get('_class_name')
+    kind = read_mapping(where/'config.json').get('_class_name')
     if kind != 'UNet2DModel': raise InputError(f'{where/"config.json"}: expected an unconditional UNet2DModel, found {kind}')
     places = [folder/'scheduler', folder, folder.parent/'scheduler'] if where != folder or folder.name == 'unet' else [folder/'scheduler', folder]
     return where, next((p/'scheduler_config.json' for p in places if (p/'scheduler_config.json').is_file()), None)
@@ -139,13 +141,13 @@ def diffusers_config(
     path:Path, # A config.json of a `UNet2DModel`
 )->DiffusersConfig:
     "The shape of a network. One that wants labels, or does not turn images into images, raises `InputError`."
-    given, known = read_json(path), inspect.signature(optional('diffusers', 'diffusers').UNet2DModel.__init__).parameters
+    given, known = read_mapping(path), inspect.signature(optional('diffusers', 'diffusers').UNet2DModel.__init__).parameters
     plain = lambda v: json.loads(json.dumps(v))
     settings = {k: v for k, v in sorted(given.items()) if k in known and k != 'dropout' and v != plain(known[k].default)}
     if settings.get('class_embed_type') or settings.get('num_class_embeds'): raise InputError(f'{path}: expected an unconditional model, found one that wants class labels')
     size, channels, out = (given.get(k, known[k].default) for k in ('sample_size', 'in_channels', 'out_channels'))
-    if isinstance(size, list) and len(set(size)) == 1: size = size[0]
-    if type(size) is not int: raise InputError(f'{path}: expected a sample_size for square images, found {size}')
+    if isinstance(size, list) and size and size == size[:1]*len(size): size = size[0]
+    if type(size) is not int or size < 1: raise InputError(f'{path}: expected a sample_size for square images, found {size}')
     if channels not in (1, 3) or out not in (channels, 2*channels): raise InputError(
         f'{path}: expected a network from images to images, 3 or 1 channels, and perhaps as many for sigma, found one from {channels} to {out}')
     return DiffusersConfig(size, channels, settings)
@@ -159,13 +161,11 @@ def load_diffusers(
 )->DiffusionModel: # On the CPU
     "An unconditional diffusers model. Other pipelines, and the first tensor that does not fit, raise `InputError`."
     where, noise = diffusers_parts(folder)
-    scheduler = map_scheduler(read_json(noise), noise) if noise else NoiseScheduler('linear', 'eps')
+    scheduler = map_scheduler(read_mapping(noise), noise) if noise else NoiseScheduler('linear', 'eps')
     path = next((where/name for name in FILES if (where/name).is_file()), None)
     if path is None: raise InputError(f'{where}: expected {FILES[0]} or .bin, found neither')
     config = diffusers_config(where/'config.json')
-    try: net = DiffusersUNet(config)
-    except InputError: raise
-    except (ValueError, TypeError, RuntimeError) as e: raise InputError(f'{where/"config.json"}: expected the settings of a UNet2DModel, found some that contradict each other: {e}') from None
+    with at_fault(where/'config.json', 'settings of a UNet2DModel that fit together'): net = DiffusersUNet(config)
     rename = lambda name: re.sub(r'\.(query|key|value|proj_attn)\.(weight|bias)$', lambda m: f'.{OLD_NAMES[m[1]]}.{m[2]}', name)
     load_state(net.unet, {rename(k): v for k, v in read_weights(path).items()}, path)
     return as_diffusion(net, scheduler)
@@ -179,6 +179,22 @@ def is_hub_name(
 
 SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin', '.ckpt')
 
+# %% ../nbs/09f_hub.ipynb #c048
+def check_repo(
+    folder:Path, # With the small files of a repository
+    names:list[str], # Of all its files
+    repo:str, # Its own name, for messages
+):
+    "Refuse what is no model of a kind that is known here with an `InputError`."
+    config = read_mapping(folder/'config.json') if (folder/'config.json').is_file() else {}
+    if (folder/'model_index.json').is_file() or config.get('_class_name') == 'UNet2DModel': diffusers_parts(folder); return
+    kind = next((config[key] for key in ('_class_name', 'architectures', 'model_type') if config.get(key)), None) # as other libraries say what it is
+    if kind: raise InputError(f'{repo}: expected an unconditional UNet2DModel or a model of DiffuseSeg, found a config.json of {kind}')
+    weights = [name for name in names if '/' not in name and name.endswith(SUFFIXES) and name != 'head.safetensors']
+    if 'model.safetensors' not in weights and len(weights) != 1:
+        raise InputError(f'{repo}: expected model_index.json, the config.json of a UNet2DModel, model.safetensors or one other file of weights, found {", ".join(weights[:5]) or "none of them"}')
+
+# %% ../nbs/09f_hub.ipynb #c050
 def pull(
     repo:str, # Name on the hub, such as 'google/ddpm-celebahq-256'
     out:Path|None=None, # Folder to put it in; None for the cache
@@ -189,7 +205,9 @@ def pull(
     fetch = lambda *patterns: Path(hub.snapshot_download(repo, revision=revision, local_dir=out, allow_patterns=list(patterns)))
     try:
         folder = fetch('*.json', '*.md')
-        if (folder/'model_index.json').is_file(): diffusers_parts(folder)
+        try: names = hub.HfApi().list_repo_files(repo, revision=revision)
+        except Exception: names = [p.relative_to(folder).as_posix() for p in folder.rglob('*')] # without a network, what was fetched before
+        check_repo(folder, names, repo)
         folder = fetch('*.safetensors')
         return folder if any(folder.rglob('*.safetensors')) else fetch(*(f'*{suffix}' for suffix in SUFFIXES[1:]))
     except InputError: raise
@@ -203,8 +221,9 @@ def own_kind(
 )->str|None: # 'diffusion model', 'segmentation head', ...; None for files of others, and damaged ones
     "What DiffuseSeg wrote into a safetensors file."
     try:
-        with safetensors.safe_open(path, 'pt') as f: return json.loads((f.metadata() or {}).get('diffuseseg', '{}')).get('kind')
-    except (safetensors.SafetensorError, OSError): return None
+        with safetensors.safe_open(path, 'pt') as f: config = json.loads((f.metadata() or {}).get('diffuseseg', '{}'))
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError): return None
+    return config.get('kind') if isinstance(config, dict) else None
 
 def model_file(
     folder:str|Path, # A run folder, a diffusers folder, or one with a single file of weights
@@ -244,6 +263,7 @@ def hub_card(
              f'- {"with" if (folder/"head.safetensors").is_file() else "without"} a segmentation head']
     return f'{head}\n# {repo}\n\nA diffusion model of DiffuseSeg.\n\n' + '\n'.join(facts) + f'\n\n```\ndiffuseseg generate --model {repo} --out pairs\n```\n'
 
+# %% ../nbs/09f_hub.ipynb #c049
 def push(
     folder:Path, # Folder with model.safetensors, and head.safetensors and MODEL_CARD.md if there are any
     repo:str, # Name on the hub, such as 'somebody/flowers64'; made if it does not exist
@@ -254,8 +274,10 @@ def push(
     hub, folder = optional('huggingface_hub', 'hub'), Path(folder)
     if load_tensors(folder/'model.safetensors')[1].get('kind') != 'diffusion model': raise InputError(f'{folder/"model.safetensors"}: expected a diffusion model')
     with TemporaryDirectory() as d:
-        for name in ('model.safetensors', 'head.safetensors'):
-            if (folder/name).is_file(): shutil.copy(folder/name, d)
+        shutil.copy(folder/'model.safetensors', d)
+        if (folder/'head.safetensors').is_file():
+            tensors, config = load_tensors(folder/'head.safetensors')
+            save_tensors(Path(d)/'head.safetensors', tensors, config | dict(model=None)) # without the path on this machine
         write_text(Path(d)/'README.md', hub_card(folder, repo, license))
         try:
             api = hub.HfApi()

@@ -9,6 +9,7 @@ __all__ = ['Option', 'option_kind', 'options_of', 'parse_value', 'read_config', 
 # %% ../nbs/10c_options.ipynb #c003
 import difflib
 import inspect
+import os
 import subprocess
 import sys
 import types
@@ -84,7 +85,10 @@ def read_config(
     read_yaml(path) # for its errors
     try: found, values = yaml.load(read_text(path), yaml.BaseLoader) or {}, {}
     except yaml.YAMLError as e: raise InputError(f'{path}: expected YAML, found an error: {" ".join(str(e).split())}') from None
-    if any(isinstance(value, dict) for value in found.values()): found = section(path, found, command, commands)
+    if not isinstance(found, dict): raise InputError(f'{path}: expected lines of "key: value", found {found!r}')
+    names = {key.replace('-', '_') for key in found}
+    named = set(found) <= set(commands) and not names <= set(options) # after commands, and not one of them is an option as well
+    if named or any(isinstance(value, dict) for value in found.values()): found = section(path, found, command, commands)
     for key, value in found.items():
         name = key.replace('-', '_')
         if name not in options: raise InputError(f'{path}: expected options of the command, found {key!r}{hint(name, [o.flag[2:] for o in options.values()])}')
@@ -107,11 +111,13 @@ def config_value(
     value, # As from YAML, without interpretation: text, or a list of texts
 ):
     "The value of one option in a file."
-    if option.count: fits = isinstance(value, list) and (len(value) == option.count or option.count == '+' and value)
-    else: fits = isinstance(value, str)
+    texts = value if isinstance(value, list) else [value]
+    fits = all(isinstance(text, str) for text in texts) and isinstance(value, list) == bool(option.count)
+    if option.count == '+': fits = fits and (texts or not option.default) # none at all is for options that are so by default
+    elif option.count: fits = fits and len(texts) == option.count
     expected = {None: 'one value', '+': 'a list of values'}.get(option.count, f'a list of {option.count} values')
     if not fits: raise ArgumentTypeError(f'expected {expected}, found {value!r}')
-    return [parse_value(option, str(v)) for v in value] if option.count else parse_value(option, value)
+    return [parse_value(option, text) for text in texts] if option.count else parse_value(option, value)
 
 # %% ../nbs/10c_options.ipynb #c018
 def section(
@@ -136,9 +142,10 @@ def value_text(
     if isinstance(value, bool): return str(value).lower()
     if isinstance(value, (list, tuple)): return f'[{", ".join(map(value_text, value))}]'
     text = str(value)
-    try: plain = yaml.load(f'a: {text}', yaml.BaseLoader) == dict(a=text) and text == text.strip()
+    if not text.isprintable(): return yaml.safe_dump(text, default_style='"', width=float('inf')).strip() # a line break, for instance
+    try: plain = yaml.load(f'a: {text}\nb: [{text}]', yaml.BaseLoader) == dict(a=text, b=[text])
     except yaml.YAMLError: plain = False
-    return text if plain and text[:1] not in '[{' else "'" + text.replace("'", "''") + "'"
+    return text if plain else "'" + text.replace("'", "''") + "'"
 
 def section_text(
     name:str, # Of the command
@@ -158,9 +165,16 @@ def section_text(
 def git_state(
     folder:str|Path='.', # Where the command was started
 )->str: # 'commit 0123abc', with 'and changes' if there are any; '' outside a repository
-    "The state of the repository that a folder belongs to."
-    def git(*args): return subprocess.run(['git', '-C', str(folder), *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    try: return f'commit {git("rev-parse", "--short=12", "HEAD")}' + (' and changes' if git('status', '--porcelain', '-uno') else '')
+    "The state of the repository that a folder belongs to. Programs that its configuration names are not run."
+    safe = ['-c', 'core.fsmonitor=false', '-c', f'core.hooksPath={os.devnull}']
+    def git(*args, check=True):
+        return subprocess.run(['git', '-C', str(folder), *safe, *args], env=os.environ | dict(GIT_ALLOW_PROTOCOL='none', NO_PROGRAM=''),
+                              capture_output=True, text=True, errors='surrogateescape', timeout=10, check=check).stdout.strip()
+    try:
+        commit = git('rev-parse', '--short=12', 'HEAD')
+        filters = git('config', '-z', '--name-only', '--get-regexp', r'^filter\.', check=False).split('\0')
+        safe += [f'--config-env={name}=NO_PROGRAM' for name in filters if name]
+        return f'commit {commit}' + (' and changes' if git('status', '--porcelain', '-uno', '--ignore-submodules=dirty') else '')
     except (OSError, subprocess.SubprocessError): return '' # no git here, or no repository
 
 def run_record(

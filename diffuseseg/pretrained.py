@@ -69,20 +69,24 @@ def find_model(
     head:str|Path, # An existing head file
     device:str|torch.device='auto', # Where the model shall compute
 )->DiffusionModel:
-    "The model that a head belongs to. If it is nowhere to be found, `InputError`."
+    "The model that a head belongs to. If it is nowhere to be found, or on the hub, from which nothing is fetched here, `InputError`."
     _, config = load_tensors(head)
     if config.get('kind') != 'segmentation head': raise InputError(f'{head}: expected a segmentation head, found a {config.get("kind")}')
-    problems = []
-    for place in (config.get('model'), Path(head).parent, *available()):
+    model_id, hint, problems = config.get('model_id'), config.get('model'), []
+    if not isinstance(model_id, str): raise InputError(f'{head}: expected the fingerprint of its model, found {model_id!r}')
+    if not isinstance(hint, str) or '\0' in hint or len(hint) > 4000: hint = None # no place at all
+    remote = bool(hint) and is_hub_name(hint)
+    for place in (None if remote else hint, Path(head).parent, *available()):
         try: path = find_weights(place) if place else None
-        except InputError: continue
+        except (InputError, OSError): continue # it is not there
         if path is None: continue
         try: diffusion = load_diffusion(path, device)
         except InputError as e: problems.append(e); continue
-        if diffusion.model_id == config['model_id']: return diffusion
+        if diffusion.model_id == model_id: return diffusion
+    if remote: raise InputError(f'{head}: expected its model {model_id} beside it or among the built-in ones, found it nowhere; it names {hint} on the Hugging Face hub, '
+                                f'and nothing is fetched because a file says so: if you trust it, say so (on the command line with --model {hint})')
     if problems: raise problems[0]
-    places = f'at {config["model"]}, beside it' if config.get('model') else 'beside it'
-    raise InputError(f'{head}: expected its model {config["model_id"]} {places} or among the built-in ones, found it nowhere; '
+    raise InputError(f'{head}: expected its model {model_id} {f"at {hint}, " if hint else ""}beside it or among the built-in ones, found it nowhere; '
                      'say where it is (on the command line with --model)')
 
 # %% ../nbs/10_pretrained.ipynb #c020

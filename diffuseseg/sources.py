@@ -6,8 +6,8 @@
 __all__ = ['MAX_MEMBER', 'MAX_FILE', 'CODECS', 'Item', 'bad_item', 'printable', 'array_tensor', 'read_item', 'file_items',
            'read_list', 'list_items', 'shard_paths', 'choices', 'StrictInfo', 'is_image_name', 'tar_items',
            'bytes_item', 'channel_axis', 'as_bytes', 'frame_items', 'npy_items', 'npz_items', 'stream_items',
-           'check_codecs', 'open_zarr', 'zarr_items', 'dataset_items', 'open_dataset', 'image_column', 'cell_item',
-           'source_kind', 'source_items', 'Unlabelled', 'ahead', 'good_images', 'load_source', 'check_any',
+           'check_codecs', 'open_zarr', 'at_once', 'zarr_items', 'dataset_items', 'open_dataset', 'image_column',
+           'cell_item', 'source_kind', 'source_items', 'Unlabelled', 'ahead', 'good_images', 'load_source', 'check_any',
            'source_files', 'cached_source', 'first_size', 'report_skipped', 'file_name', 'good_pictures',
            'picture_stream']
 
@@ -61,7 +61,7 @@ def array_tensor(
     array:np.ndarray, # uint8 `[C, H, W]`
     size:int|tuple[int, int]|None, # Side, or height and width; None keeps the size
     channels:int, # What to make of it
-    fit:str='crop', # 'crop' or 'resize'
+    fit:str='crop', # 'crop', 'resize' or 'pad'
     source:str='array', # Named in errors
 )->torch.Tensor: # uint8 `[C, H, W]`
     "An array as an image of the model's size and channels. Numbers of channels that do not fit raise `InputError`."
@@ -75,7 +75,7 @@ def read_item(
     item:Item, # Of a source
     size:int|tuple[int, int]|None=None, # Side, or height and width; None keeps the size
     channels:int=3, # 1 for greyscale, 3 for colour, other numbers for arrays that have as many
-    fit:str='crop', # 'crop' or 'resize'
+    fit:str='crop', # 'crop', 'resize' or 'pad'
 )->torch.Tensor: # uint8 `[C, H, W]`
     "One image of a source. Bad ones raise `InputError`."
     picture = item.read()
@@ -261,14 +261,16 @@ def stream_items(file, total:int, channels:int, path:Path)->Iterator[Item]:
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(file)
-    if fortran or dtype.hasobject: raise ValueError('objects, or the order of Fortran')
+    if dtype.hasobject: raise ValueError('objects')
     if (size := int(np.prod(shape[1:], dtype=object)*dtype.itemsize))*shape[0] > total or size > MAX_FILE*4: raise ValueError(f'it claims a shape of {list(shape)}')
-    def frames():
-        for _ in range(shape[0]):
-            data = file.read(size)
-            if len(data) != size: raise ValueError('the file ends early')
-            yield np.frombuffer(data, dtype).reshape(shape[1:])
-    yield from frame_items(frames(), shape, dtype, channels, path)
+    if fortran and size*shape[0] > MAX_FILE*4:
+        raise InputError(f'{path}: expected an array in the order of C, or one of at most {MAX_FILE >> 18} MB, found {size*shape[0] >> 20} MB in the order of Fortran')
+    def part(size):
+        data = file.read(size)
+        if len(data) != size: raise ValueError('the file ends early')
+        return np.frombuffer(data, dtype)
+    frames = part(size*shape[0]).reshape(shape[::-1]).T if fortran else (part(size).reshape(shape[1:]) for _ in range(shape[0]))
+    yield from frame_items(frames, shape, dtype, channels, path)
 
 # %% ../nbs/01d_sources.ipynb #c033
 CODECS = {'adler32', 'blosc', 'bytes', 'bytescodec', 'bz2', 'crc32', 'crc32c', 'delta', 'endian', 'fixedscaleoffset', 'gzip', 'lz4', 'lzma', 'packbits', 'quantize',
@@ -289,7 +291,7 @@ def check_codecs(
 def open_zarr(
     path:Path, # Folder of an array, or of a group with one array or one called images
 ): # The array, ready to be read
-    "A Zarr array that is safe to read. Missing pieces and strange codecs raise `InputError`."
+    "A Zarr array that is safe to read. Strange codecs, huge pieces and an array that is nearly all missing raise `InputError`."
     if not find_spec('zarr'): raise InputError(f'{path}: expected the package zarr to read this, found none; pip install diffuseseg[zarr]')
     import zarr
     try:
@@ -300,20 +302,32 @@ def open_zarr(
             array = arrays.get('images', next(iter(arrays.values())))
         meta = array.metadata.to_dict()
         for key in ('codecs', 'filters', 'compressor', 'storage_transformers'): check_codecs(meta.get(key), path)
-        if int(np.prod(array.shards or array.chunks, dtype=object))*array.dtype.itemsize > MAX_FILE*4: raise ValueError(f'pieces of {array.shards or array.chunks} values')
-        if array.nchunks_initialized < array.nchunks: raise ValueError(f'{array.nchunks_initialized} of {array.nchunks} pieces')
+        piece = array.shards or array.chunks
+        for what, shape in (('pieces', piece), ('images', array.shape[1:])):
+            if int(np.prod(shape, dtype=object))*array.dtype.itemsize > MAX_FILE*4: raise ValueError(f'{what} of {shape} values')
+        total = int(np.prod([-(-n//k) for n, k in zip(array.shape, piece)], dtype=object))
+        here = sum(name[:1] != '.' and name != 'zarr.json' for *_, names in os.walk(path/array.path) for name in names)
+        if total > 1000*here: raise ValueError(f'{here} of {total} pieces')
         return array
     except InputError: raise
     except Exception as e: raise InputError(f'{path}: expected a complete Zarr array, found a damaged or different one ({e})') from None
 
 # %% ../nbs/01d_sources.ipynb #c035
+def at_once(
+    array, # Of Zarr
+)->int: # At least 1, and beyond that at most `MAX_FILE` bytes
+    "How many images to read at a time: a row of pieces, if that is not too much."
+    if not array.ndim: return 1
+    size = int(np.prod(array.shape[1:], dtype=object))*array.dtype.itemsize
+    return max(1, min((array.shards or array.chunks)[0], MAX_FILE//max(1, size)))
+
 def zarr_items(
     path:Path, # Folder of the array
     channels:int, # What the model takes
 )->Iterator[Item]:
     "The images of a Zarr array. Damage and arrays that are no images raise `InputError`."
     array = open_zarr(path)
-    step = (array.shards or array.chunks)[0] if array.ndim else 1
+    step = at_once(array)
     def frames():
         for start in range(0, array.shape[0], step):
             try: yield from np.asarray(array[start:start + step])
@@ -431,7 +445,7 @@ def good_images(
     items:Iterable[Item], # Of a source
     size:tuple[int, int]|None, # Height and width
     channels:int, # 1, 3, or what the arrays have
-    fit:str, # 'crop' or 'resize'
+    fit:str, # 'crop', 'resize' or 'pad'
     skip_bad:bool, # Leave out bad images
     names:list[str], # Grows by the name of each image
     skipped:list[tuple[str, str]], # Grows by the name of each image that is left out, and why
@@ -451,7 +465,7 @@ def load_source(
     source:str|Path, # Folder, list, tar file or pattern, data set, or array
     size:int|tuple[int, int]=64, # Side, or height and width
     channels:int=3, # 1 for greyscale, 3 for colour; other numbers for arrays that have as many
-    fit:str='crop', # 'crop' or 'resize'
+    fit:str='crop', # 'crop', 'resize' or 'pad'
     cache:str|Path|None=None, # Folder for the decoded images; None keeps them in memory only
     skip_bad:bool=False, # Leave out bad images, instead of an error at the first
 )->Unlabelled: # Images, names, and what was left out
@@ -491,7 +505,7 @@ def cached_source(
     source:str|Path, # What to read
     files:list[Path], # Those of `source_files`
     shape:list[int], # Channels, height and width
-    fit:str, # 'crop' or 'resize'
+    fit:str, # 'crop', 'resize' or 'pad'
     cache:Path, # Folder for the array
     skip_bad:bool, # Leave out bad images
 )->Unlabelled: # With a memory-mapped tensor
@@ -501,16 +515,18 @@ def cached_source(
     array = cache/f'{digest([str(source), os.getcwd()])[:6]}-{digest([str(source), os.getcwd(), shape, fit, skip_bad])}.npy'
     settings, listing = dict(fit=fit, source=str(source), skip_bad=skip_bad, fingerprint=digest(state)), array.with_suffix('.names.json')
     def stored():
-        try: names, skipped = read_json(listing)['names'], [tuple(row) for row in read_json(listing)['skipped']]
+        try:
+            note = read_json(listing)
+            names, skipped, fits = note['names'], [tuple(row) for row in note['skipped']], note['fingerprint'] == settings['fingerprint']
         except (InputError, KeyError, TypeError): return None
-        images = open_cache(array, settings | dict(shape=[len(names), *shape]))
+        images = open_cache(array, settings | dict(shape=[len(names), *shape])) if fits else None
         return images if images is None else Unlabelled(images, names, skipped)
     found = stored()
     if found is None:
         names, skipped = [], []
         items = good_images(source_items(source, shape[0], skip_bad), tuple(shape[1:]), shape[0], fit, skip_bad, names, skipped)
         write_cache(array, settings | dict(shape=[0, *shape]), items)
-        write_json(listing, dict(names=names, skipped=skipped))
+        write_json(listing, dict(fingerprint=settings['fingerprint'], names=names, skipped=skipped))
         found = check_any(stored() or Unlabelled(torch.empty(0, *shape), names, skipped), source)
     return found
 

@@ -273,6 +273,8 @@ class DiffusionModel:
     @property
     def image_channels(self)->int: return self.net.config.image_channels
     @property
+    def fit(self)->str: return self.info.get('fit', 'crop') # how images of other shapes are brought to its size
+    @property
     def device(self)->torch.device: return next(self.net.parameters()).device
 
     def to(self, device)->'DiffusionModel':
@@ -348,7 +350,7 @@ def load_model(
     tensors, config = load_tensors(path)
     if config.get('kind') != 'diffusion model': raise InputError(f'{path}: expected a diffusion model, found a {config.get("kind")}')
     name = config.get('network', 'UNet') # files of the first version do not say
-    if name not in NETWORKS: raise InputError(f'{path}: expected a network out of {list(NETWORKS)}, found {name!r}')
+    if name not in NETWORKS: raise InputError(f'{path}: expected a network out of {list(NETWORKS)}, found {name!r}; `load_diffusion` knows those of others')
     try: net, scheduler, info = build(NETWORKS[name][0](**config['unet'])), NoiseScheduler.from_dict(config['scheduler']), dict(config['info'])
     except Exception as e: raise InputError(f'{path}: expected a model of this version, found other settings ({e})') from None # whatever they are, the file is at fault
     load_state(net, tensors, path)
