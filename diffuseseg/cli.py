@@ -298,7 +298,7 @@ def export_command(
     print(f'{out}: {result["kept"]} pairs{left_out}')
 
 def gallery_command(
-    pairs:Path, # Folder of generate
+    pairs:Path, # Folder of generate, or of export with the format folder
     **settings, # Of `write_gallery`
 ):
     "Make a page to leaf through generated pairs, a mosaic and a chart of the classes."
@@ -486,7 +486,7 @@ def keep_record(
     if name == 'generate': rank, values = values['rank'] or 0, values | dict(rank=None, world_size=None) # one of several processes writes, and not who it was
     else: rank = 0
     if not COMMANDS[name].keeps or not out or values.get('verify') or rank or os.environ.get('RANK', '0') != '0': return
-    write_text(out/'config.yaml', run_record(name, command_options(name), values))
+    write_text(Path(out)/'config.yaml', run_record(name, command_options(name), values))
 
 # %% ../nbs/11_cli.ipynb #c051
 def overview(

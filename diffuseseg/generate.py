@@ -283,7 +283,9 @@ def write_block(
     *pairs:torch.Tensor, # From `make_block`
 )->int: # How many were written
     "Write the pairs of a block that are missing, then their lines."
-    rows = [write_pair(out, i, *pair, seed, classes) for i, *pair in zip(block, *pairs) if i not in done]
+    missing = [(i, *pair) for i, *pair in zip(block, *pairs) if i not in done]
+    with ThreadPoolExecutor(8) as pool: # a disk takes several files in the time of one
+        rows = list(pool.map(lambda pair: write_pair(out, *pair, seed, classes), missing))
     add_rows(out, rows, manifest)
     return len(rows)
 
