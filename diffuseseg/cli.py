@@ -136,6 +136,7 @@ def fit_command(
     out.parent.mkdir(parents=True, exist_ok=True)
     if auto: spec = chosen_spec(diffusion, pairs, settings)
     segmenter = fit_ensemble(diffusion, pairs, spec, store=store or out.parent, show=None, **settings)
+    if os.environ.get('RANK', '0') != '0': return # of several processes the first one writes
     save_segmenter(out, segmenter, model)
     folder = report or out.with_name(f'{out.stem}-report')
     write_report(folder, evaluate(segmenter, pairs), segmenter, pairs, 'The head on the images that it was fitted on')

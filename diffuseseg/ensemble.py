@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from fastcore.basics import patch
 from fastcore.meta import delegates
@@ -25,7 +26,7 @@ from torch import nn
 
 from .core import InputError, generator, load_tensors, progress, save_tensors, to_uint8
 from .data import ClassList, LabelledPairs
-from .features import FeatureMaps, FeatureSpec, default_spec, extract, gather
+from .features import FeatureMaps, FeatureSpec, default_spec, extract, extract_together, gather, gloo_group, join_processes
 from .sample import sample
 from .unet import DiffusionModel, load_state
 
@@ -435,11 +436,14 @@ def fit(
     if flip: images, masks = torch.cat([images, images.flip(-1)]), torch.cat([masks, mirror_masks(masks, pairs.classes)])
     shape = {k: v for k, v in kwargs.items() if k in ('max_pixels', 'rank', 'members', 'hidden')}
     plan = plan_fit(diffusion, spec, len(images), max_memory, **shape)
-    if show is not False: print(f'fit: {plan}')
+    rank, world = join_processes()
+    if show is not False and not rank: print(f'fit: {plan}')
     folder = (store or tempfile.gettempdir()) if plan.on_disk else None
-    maps = extract(diffusion, images, spec, plan.batch_size, torch.float16, show, folder)
+    maps = extract_together(diffusion, images, spec, plan.batch_size, torch.float16, show, folder)
     kwargs = dict(kwargs, max_pixels=plan.pixels, device=diffusion.device, show=show)
-    return Segmenter(diffusion, fit_maps(maps, masks, pairs.classes, **kwargs), spec, pairs.classes)
+    fitted = [fit_maps(maps, masks, pairs.classes, **kwargs) if rank == 0 else None]
+    if world > 1: dist.broadcast_object_list(fitted, 0, gloo_group())
+    return Segmenter(diffusion, fitted[0].to(diffusion.device), spec, pairs.classes)
 
 # %% ../nbs/07_ensemble.ipynb #c073
 def save_head(

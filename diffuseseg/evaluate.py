@@ -406,13 +406,15 @@ def study_table(
 def plot_studies(
     studies:Mapping[str, list[dict]], # Name of a method -> its rows
 )->Figure: # Shown by a notebook; `savefig` writes it
-    "mIoU against the number of labels: a dot for each draw, a line through the means."
+    "mIoU against the number of labels: a dot for each draw, a line through the means, a band of one standard deviation."
     fig, ax = plt.subplots(figsize=(6, 3.2), dpi=80, layout='constrained')
     ticks = sorted({row['count'] for rows in studies.values() for row in rows})
     for i, (name, rows) in enumerate(studies.items()):
         counts = sorted({row['count'] for row in rows})
-        means = [mean(row['miou'] for row in rows if row['count'] == count) for count in counts]
+        draws = [[row['miou'] for row in rows if row['count'] == count] for count in counts]
+        means, spread = torch.tensor([(mean(d), stdev(d) if len(d) > 1 else 0.) for d in draws]).T
         ax.plot(counts, means, color=f'C{i}', label=name)
+        ax.fill_between(counts, means - spread, means + spread, color=f'C{i}', alpha=.15, lw=0)
         ax.scatter([row['count'] for row in rows], [row['miou'] for row in rows], color=f'C{i}', s=12, alpha=.6)
     ax.set_xscale('log'); ax.set_xticks(ticks, ticks); ax.minorticks_off()
     ax.set(xlabel='labelled images', ylabel=f'mIoU on {rows[0]["test_images"]} test images'); ax.set_ylim(0); ax.legend(); ax.grid(alpha=.3)

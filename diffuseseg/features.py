@@ -4,16 +4,21 @@
 
 # %% auto #0
 __all__ = ['FeatureSpec', 'default_spec', 'spec_noise', 'FeatureMaps', 'features_at', 'check_input', 'extract', 'empty_map',
-           'disk_tensor', 'bilinear_taps', 'gather', 'upsample']
+           'disk_tensor', 'gloo_group', 'join_processes', 'extract_together', 'send_maps', 'receive_map',
+           'bilinear_taps', 'gather', 'upsample']
 
 # %% ../nbs/06_features.ipynb #c003
 import math
+import os
 import tempfile
 from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from fastcore.basics import patch
 
@@ -175,6 +180,64 @@ def disk_tensor(
         file.flush()
     except OSError as e: raise write_error(e, f'{folder}: room for {size/1e9:.2f} GB of features') from e
     return torch.from_numpy(np.memmap(file, kind, 'r+', shape=tuple(shape)))
+
+# %% ../nbs/06_features.ipynb #c060
+@lru_cache
+def gloo_group()->dist.ProcessGroup: # All processes
+    "The way in which they send what lies in the machine's memory."
+    week = timedelta(days=7) # one may work for long while the others wait
+    if not dist.is_initialized(): dist.init_process_group('gloo', timeout=week)
+    return dist.group.WORLD if dist.get_backend() == 'gloo' else dist.new_group(backend='gloo', timeout=week)
+
+def join_processes()->tuple[int, int]: # Number of this process, and how many there are
+    "Who this process is among those that `accelerate launch` or `torchrun` started; the first call connects them."
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return 0, 1
+    gloo_group()
+    return dist.get_rank(), dist.get_world_size()
+
+@torch.inference_mode()
+def extract_together(
+    diffusion:DiffusionModel, # The model to read, the same in all processes
+    images:torch.Tensor, # All images, the same in all processes, uint8 `[N, C, H, W]` of the model's size
+    spec:FeatureSpec, # What to read
+    batch_size:int=16, # Images at a time
+    dtype:torch.dtype=torch.float32, # torch.float16 halves the memory
+    show:bool=False, # Draw a progress bar (on a terminal)
+    store:str|Path|None=None, # Folder of the disk to keep the maps on; None keeps them in memory
+)->FeatureMaps|None: # In the first process; None in the others
+    "`extract`, each process reading a part of the images. Bad input raises `InputError`."
+    rank, world = join_processes()
+    if world == 1: return extract(diffusion, images, spec, batch_size, dtype, show, store)
+    check_input(diffusion, images)
+    parts = images.tensor_split(world)
+    mine = extract(diffusion, parts[rank], spec, batch_size, dtype, show, store) if len(parts[rank]) else None
+    if rank: return send_maps(mine, batch_size) if mine else None
+    maps, begin = [empty_map(len(images), m[:1], dtype, store) for m in mine], len(mine)
+    for whole, m in zip(maps, mine): whole[:begin] = m
+    for sender, part in enumerate(parts[1:], 1):
+        for m in maps if len(part) else []: receive_map(m[begin:begin + len(part)], sender, batch_size)
+        begin += len(part)
+    return FeatureMaps(maps, mine.sources)
+
+# %% ../nbs/06_features.ipynb #c061
+def send_maps(
+    maps:FeatureMaps, # Of this process
+    batch_size:int, # Images at a time
+):
+    "Send maps to the first process."
+    for m in maps:
+        for some in m.split(batch_size): dist.send(some.movedim(1, -1).contiguous().cpu().view(torch.uint8), 0, gloo_group())
+
+def receive_map(
+    m:torch.Tensor, # Is filled, `[n, c, h, w]`
+    sender:int, # From which process
+    batch_size:int, # Images at a time
+):
+    "Receive a map that another process sends."
+    for some in m.split(batch_size):
+        sent = torch.empty_like(some.movedim(1, -1), device='cpu', memory_format=torch.contiguous_format)
+        dist.recv(sent.view(torch.uint8), sender, gloo_group())
+        some.copy_(sent.movedim(-1, 1))
 
 # %% ../nbs/06_features.ipynb #c041
 def bilinear_taps(
