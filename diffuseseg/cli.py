@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import __version__
-from .options import Option, options_of, parse_value, read_config, run_record, section_text
+from .options import Option, options_of, parse_value, read_config, run_record, section_names, section_text
 
 # %% ../nbs/11_cli.ipynb #c007
 def train_command(
@@ -92,7 +92,7 @@ def hold_out(
 
 # %% ../nbs/11_cli.ipynb #c015
 def check_command(
-    out:Path, # Folder for check.html and check.txt
+    out:Path=Path('check'), # Folder for check.html and check.txt
     **settings, # Of `check_labelled`
 ):
     "Look labelled images over: counts, classes, all faults, and a page with overlays."
@@ -345,6 +345,7 @@ def distil_command(
 # %% ../nbs/11_cli.ipynb #c035
 PROJECT = dict(
     train=dict(images='images', out='model'),
+    check=dict(images='labelled/images', masks='labelled/masks', classes='labelled/classes.json'),
     fit=dict(model='model', images='labelled/images', masks='labelled/masks', classes='labelled/classes.json', out='model/head.safetensors'),
     evaluate=dict(head='model', images='test/images', masks='test/masks', out='report'),
     segment=dict(head='model', images='images', out='segmented'),
@@ -428,11 +429,13 @@ def make_parser(
     for o in options.values():
         kind = dict(action=argparse.BooleanOptionalAction) if o.kind is bool else dict(
             type=lambda text, o=o: parse_value(o, text), nargs=o.count, metavar={int: 'N', float: 'X', Path: 'PATH', str: 'NAME'}[o.kind])
-        if o.required: required.add_argument(o.flag, required=o.name not in given, default=given.get(o.name), help=o.help, **kind)
+        default = argparse.SUPPRESS if o.count == '+' else given.get(o.name, o.default) # a list is put together from all its mentions, without the default
+        if o.count == '+': kind['action'] = 'extend'
+        if o.required: required.add_argument(o.flag, required=o.name not in given, default=default, help=o.help, **kind)
         else:
             shown = 'none' if o.default in (None, ()) else ' '.join(map(str, o.default)) if o.count else o.default
             text = f'{o.help} (default: {shown})'.replace('%', '%%')
-            parser.add_argument(o.flag, default=given.get(o.name, o.default), help=text, **kind)
+            parser.add_argument(o.flag, default=default, help=text, **kind)
     parser.add_argument('--config', type=Path, metavar='FILE', help='YAML file with any of these options; the command line wins')
     return parser
 
@@ -447,7 +450,9 @@ def parse_arguments(
     early = argparse.ArgumentParser(f'diffuseseg {name}', add_help=False, allow_abbrev=False)
     early.add_argument('--config', type=Path)
     config = early.parse_known_args(argv)[0].config
-    values = vars(make_parser(name, options, read_config(config, options, name, COMMANDS) if config else {}).parse_args(argv))
+    given = read_config(config, options, name, COMMANDS) if config else {}
+    for other in section_names(config, COMMANDS) if config else []: read_config(config, command_options(other), other, COMMANDS) # for its errors
+    values = {k: given.get(k, o.default) for k, o in options.items()} | vars(make_parser(name, options, given).parse_args(argv))
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != 'config'}
 
 # %% ../nbs/11_cli.ipynb #c048

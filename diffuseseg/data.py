@@ -549,6 +549,8 @@ def to_bytes(
     if channels not in (1, 3): raise InputError(f'channels: expected 1 or 3, found {channels}')
     if image.mode.startswith('I') or image.mode == 'F':
         values = np.nan_to_num(np.asarray(image).astype(float))
+        if image.mode != 'F' and 255 < values.max(initial=0) < 4096: warnings.warn(
+            'an image of 16 bits uses 12 of them or fewer and comes out dark: its numbers would have to be scaled to 65,535', ImageWarning)
         image = Image.fromarray((values*255 if image.mode == 'F' else values/257).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert('RGBA')
@@ -604,7 +606,8 @@ def write_image(
     path:str|Path, # Target PNG
     image:torch.Tensor, # uint8 `[C, H, W]` with 1 or 3 channels
 ):
-    "Write an image as PNG, atomically."
+    "Write an image as PNG, atomically. Other numbers of channels raise `InputError`."
+    if image.shape[0] not in (1, 3): raise InputError(f'{path}: expected an image of 1 or 3 channels, as a PNG holds, found {image.shape[0]}')
     with atomic_path(path) as p: Image.fromarray(image.cpu().permute(1, 2, 0).squeeze(2).numpy()).save(p, format='PNG')
 
 # %% ../nbs/01_data.ipynb #c075

@@ -117,6 +117,9 @@ def check(self:UNetConfig)->UNetConfig:
     for name in ('num_blocks', 'decoder_channels'):
         value = getattr(self, name)
         if value is not None and len(value) != levels: raise InputError(f'{name}: expected {levels} entries, one a level, found {value}')
+    for name in ('channels', 'num_blocks', 'decoder_channels'):
+        for value in getattr(self, name) or (): # a damaged file may ask for more than any machine can build
+            if not 1 <= value <= 2**14: raise InputError(f'{name}: expected numbers from 1 to {2**14}, found {value}')
     return self
 
 # %% ../nbs/03_unet.ipynb #c022
@@ -130,12 +133,16 @@ def preset(
     name:str, # One of `PRESETS`
     **overrides, # Fields of `UNetConfig` that shall differ
 )->UNetConfig:
-    "A named shape, with changes. Unknown names raise `InputError`."
+    "A named shape, with changes; at a size where no level has the height for attention, it moves along with the levels. Unknown names raise `InputError`."
     if name not in PRESETS: raise InputError(f'preset: expected one of {sorted(PRESETS)}, found {name!r}')
     known = {f.name for f in fields(UNetConfig)}
     for key in overrides:
         if key not in known: raise InputError(f'preset {name}: expected one of {sorted(known)}, found {key!r}')
-    return replace(PRESETS[name], **overrides)
+    config = replace(PRESETS[name], **overrides)
+    heights = [config.image_size//config.unshuffle >> level for level in range(len(config.channels))]
+    if 'attention_resolutions' in overrides or set(heights) & set(config.attention_resolutions): return config
+    at = [PRESETS[name].image_size >> level for level in range(len(heights))] # of another size: attention at the same levels
+    return replace(config, attention_resolutions=[h for h, was in zip(heights, at) if was in config.attention_resolutions])
 
 # %% ../nbs/03_unet.ipynb #c025
 class Stage(nn.Module):
@@ -350,7 +357,7 @@ def load_model(
     tensors, config = load_tensors(path)
     if config.get('kind') != 'diffusion model': raise InputError(f'{path}: expected a diffusion model, found a {config.get("kind")}')
     name = config.get('network', 'UNet') # files of the first version do not say
-    if name not in NETWORKS: raise InputError(f'{path}: expected a network out of {list(NETWORKS)}, found {name!r}; `load_diffusion` knows those of others')
+    if not isinstance(name, str) or name not in NETWORKS: raise InputError(f'{path}: expected a network out of {list(NETWORKS)}, found {name!r}; `load_diffusion` knows those of others')
     try: net, scheduler, info = build(NETWORKS[name][0](**config['unet'])), NoiseScheduler.from_dict(config['scheduler']), dict(config['info'])
     except Exception as e: raise InputError(f'{path}: expected a model of this version, found other settings ({e})') from None # whatever they are, the file is at fault
     load_state(net, tensors, path)
