@@ -11,10 +11,10 @@ __all__ = ['VOC_NAMES', 'RELEASE_NAMES', 'KINDS', 'STUDIO_LABELS', 'FORMATS', 'l
            'paint', 'by_stem', 'match', 'class_file', 'list_folders', 'draw_mask', 'read_labels', 'release_name',
            'list_npy', 'list_voc', 'draw_numbers', 'celebamask_split', 'celebamask_numbers', 'celebamask_parts',
            'list_celebamask', 'draw_parts', 'unpack_runs', 'fill_runs', 'coco_polygons', 'coco_region', 'coco_classes',
-           'coco_size', 'list_coco', 'labelme_region', 'embedded', 'labelme_image', 'labelme_open', 'list_labelme',
-           'has_no_area', 'labelme_shape', 'decode_brush', 'studio_image', 'studio_region', 'studio_regions',
-           'list_labelstudio', 'json_format', 'marks', 'recognise', 'find_labelled', 'without_labels', 'parse_merge',
-           'load_labelled', 'loader']
+           'coco_size', 'coco_annotations', 'list_coco', 'labelme_region', 'embedded', 'labelme_image', 'labelme_open',
+           'list_labelme', 'has_no_area', 'labelme_shape', 'decode_brush', 'studio_name', 'studio_address',
+           'studio_image', 'studio_region', 'studio_regions', 'list_labelstudio', 'json_format', 'marks', 'recognise',
+           'find_labelled', 'without_labels', 'parse_merge', 'load_labelled', 'loader']
 
 # %% ../nbs/01b_annotations.ipynb #c003
 import base64
@@ -40,7 +40,7 @@ from fastcore.meta import delegates
 from PIL import Image
 
 from .core import InputError, progress, read_json, read_text
-from .data import ClassList, LabelledPairs, celebamask_classes, check_ids, image_tensor, list_images, mask_ids, open_image, to_bytes
+from .data import NOT_IMAGES, ClassList, LabelledPairs, celebamask_classes, check_ids, image_tensor, list_images, mask_ids, open_image, to_bytes
 
 # %% ../nbs/01b_annotations.ipynb #c006
 class Faults(InputError):
@@ -642,6 +642,25 @@ def coco_size(
     if said != image.size: raise InputError(f'{row["file_name"]}: expected {said[0]}x{said[1]} pixels, as the annotations say, found {image.width}x{image.height}')
     return image
 
+# %% ../nbs/01b_annotations.ipynb #c100
+def coco_annotations(
+    path:Path, # The JSON file, named in errors
+    rows:list, # Its annotations
+    labels:dict[int, str], # Names by category id
+    faults:list[str], # Grows by what is wrong with them
+)->tuple[dict[int, list[Region]], list[str]]: # Regions by image id, and a note if some annotations are boxes only
+    "The regions of a file. If none of the annotations is more than a box, that is a fault."
+    regions, boxes = defaultdict(list), []
+    for k, row in enumerate(rows):
+        with collecting(faults), naming(f'{path}: annotation {row.get("id", k) if isinstance(row, dict) else k}'):
+            category, image = value_of(row, 'category_id', int), value_of(row, 'image_id', int)
+            if category not in labels: raise InputError(f'expected a category of the file, found {category}')
+            if not row.get('segmentation'): boxes.append(f'annotation {shorten(row.get("id", k))}'); continue
+            regions[image].append(Region(labels[category], f'annotation {row.get("id", k)}', partial(coco_region, row['segmentation'])))
+    if not boxes: return regions, []
+    if len(boxes) == len(rows): faults.append(f'{path}: {boxes[0]}: expected polygons or a run-length code as "segmentation", found none, nor in any other; a box is not a mask')
+    return regions, [f'{len(boxes):,} of {len(rows):,} annotations have no "segmentation" and were left out, such as {boxes[0]}: a box is not a mask']
+
 # %% ../nbs/01b_annotations.ipynb #c053
 def list_coco(
     images:Path, # Folder of images
@@ -649,18 +668,14 @@ def list_coco(
     classes:ClassList|None=None, # Where categories are looked up by name; None for those of the file
 )->Annotations:
     "Images with the regions of a COCO file."
-    paths, faults, regions, names, taken = json_files(masks), [], defaultdict(list), {}, {}
+    paths, faults, names, taken = json_files(masks), [], {}, {}
     if len(paths) > 1:
         raise InputError(f'{masks}: expected one JSON file of COCO, found {len(paths)}, such as {paths[0].name} and {paths[1].name}; name one of them')
     path, data = paths[0], read_json(paths[0])
     with naming(path):
         own, labels = coco_classes(value_of(data, 'categories', list))
         rows, annotations = value_of(data, 'images', list), value_of(data, 'annotations', list)
-    for k, row in enumerate(annotations):
-        with collecting(faults), naming(f'{path}: annotation {row.get("id", k) if isinstance(row, dict) else k}'):
-            category, image = value_of(row, 'category_id', int), value_of(row, 'image_id', int)
-            if category not in labels: raise InputError(f'expected a category of the file, found {category}')
-            regions[image].append(Region(labels[category], f'annotation {row.get("id", k)}', partial(coco_region, row.get('segmentation'))))
+    regions, notes = coco_annotations(path, annotations, labels, faults)
     found = []
     for k, row in enumerate(rows):
         with collecting(faults), naming(f'{path}: image {row.get("id", k) if isinstance(row, dict) else k}'):
@@ -673,7 +688,7 @@ def list_coco(
                                        partial(paint, regions[i], classes or own, path, small_on_top=True), path, file=file))
     lost = sorted(i for i in regions.keys() - taken.keys() if regions[i])
     faults += [f'{path}: image {i}: expected this image among the images, found {len(regions[i])} annotations of it only' for i in lost]
-    return Annotations(classes or own, sorted(found, key=lambda item: item.name), faults)
+    return Annotations(classes or own, sorted(found, key=lambda item: item.name), faults, notes)
 
 # %% ../nbs/01b_annotations.ipynb #c058
 def labelme_region(
@@ -796,17 +811,34 @@ def decode_brush(
     return out
 
 # %% ../nbs/01b_annotations.ipynb #c069
+def studio_name(
+    address:str, # Of a file: a path, or a link
+)->str:
+    "The file's own name."
+    path, _, query = address.partition('?')
+    return last_part(unquote(parse_qs(query).get('d', [path])[0]))
+
+def studio_address(
+    data:dict, # Of a task
+)->str:
+    "The address of the image: what is called so, else the only value that ends like one. None, or several, raise `InputError`."
+    if isinstance(data.get('image'), str): return data['image']
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN} - NOT_IMAGES
+    found = {key: value for key, value in data.items() if isinstance(value, str) and os.path.splitext(studio_name(value))[1].lower() in endings}
+    if len(found) != 1: raise InputError(f'expected an image in "data", called "image" or the only one, found {shorten(found or data)}')
+    return next(iter(found.values()))
+
 def studio_image(
     images:Path, # Folder of images
-    address:str, # As in data.image
+    address:str, # As of `studio_address`
 )->Path: # An existing file
     "The image of a task, found by its name."
-    path, _, query = address.partition('?')
-    name = last_part(unquote(parse_qs(query).get('d', [path])[0]))
+    name = studio_name(address)
     for guess in (name, re.sub('^[0-9a-f]{8}-', '', name)):
         if guess not in ('', '.', '..') and os.path.isfile(images/guess): return images/guess
     raise InputError(f'expected the image {name!r} in {images}, found none')
 
+# %% ../nbs/01b_annotations.ipynb #c102
 def studio_region(
     result:dict, # One of an annotation's results
     h:int, # Rows of the image
@@ -859,7 +891,7 @@ def list_labelstudio(
             made = [a for a in value_of(task, 'annotations', list) if not (isinstance(a, dict) and a.get('was_cancelled'))]
             open_tasks, several = open_tasks + (not made), several + (len(made) > 1)
             if not made: continue
-            file = studio_image(images, value_of(value_of(task, 'data', dict), 'image', str))
+            file = studio_image(images, studio_address(value_of(task, 'data', dict)))
             if file in labelled: raise InputError(f'expected one task for each image, found another for {file.name}')
             labelled[file] = studio_regions(made[-1])
     classes = classes or classes_of_labels(region.label for regions in labelled.values() for region in regions)

@@ -67,6 +67,7 @@ def check(self:StudentConfig)->StudentConfig:
     if self.workers < 0: raise InputError(f'workers: expected 0 or more, found {self.workers}')
     if self.precision not in ('auto', 'no', 'bf16'): raise InputError(f"precision: expected 'auto', 'no' or 'bf16', found {self.precision!r}")
     if not 0 <= self.real_share <= 1: raise InputError(f'real_share: expected a number from 0 to 1, found {self.real_share}')
+    if not isinstance(self.encoder, str) or ':' in self.encoder: raise InputError(f'encoder: expected a plain name, found {self.encoder!r}') # of another, the library would fetch code or weights
     if not find_spec('segmentation_models_pytorch'): raise InputError(
         'a student: expected the package segmentation-models-pytorch, found none; pip install "diffuseseg[distil]"')
     return self

@@ -145,6 +145,8 @@ def diffusers_config(
     plain = lambda v: json.loads(json.dumps(v))
     settings = {k: v for k, v in sorted(given.items()) if k in known and k != 'dropout' and v != plain(known[k].default)}
     if settings.get('class_embed_type') or settings.get('num_class_embeds'): raise InputError(f'{path}: expected an unconditional model, found one that wants class labels')
+    layers = given.get('layers_per_block', known['layers_per_block'].default)
+    if type(layers) is not int or not 0 < layers <= 64: raise InputError(f'{path}: layers_per_block: expected a whole number from 1 to 64, found {layers!r}')
     size, channels, out = (given.get(k, known[k].default) for k in ('sample_size', 'in_channels', 'out_channels'))
     if isinstance(size, list) and size and size == size[:1]*len(size): size = size[0]
     if type(size) is not int or size < 1: raise InputError(f'{path}: expected a sample_size for square images, found {size}')

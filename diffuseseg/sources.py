@@ -6,10 +6,10 @@
 __all__ = ['MAX_MEMBER', 'MAX_FILE', 'CODECS', 'Item', 'bad_item', 'printable', 'array_tensor', 'read_item', 'file_items',
            'read_list', 'list_items', 'shard_paths', 'choices', 'StrictInfo', 'is_image_name', 'tar_items',
            'bytes_item', 'channel_axis', 'as_bytes', 'frame_items', 'npy_items', 'npz_items', 'stream_items',
-           'check_codecs', 'open_zarr', 'at_once', 'zarr_items', 'dataset_items', 'open_dataset', 'image_column',
-           'cell_item', 'source_kind', 'source_items', 'Unlabelled', 'ahead', 'good_images', 'load_source', 'check_any',
-           'source_files', 'cached_source', 'first_size', 'report_skipped', 'file_name', 'good_pictures',
-           'picture_stream']
+           'check_codecs', 'open_zarr', 'at_once', 'zarr_items', 'dataset_items', 'is_saved', 'open_dataset',
+           'image_column', 'cell_item', 'source_kind', 'source_items', 'Unlabelled', 'ahead', 'good_images',
+           'load_source', 'check_any', 'source_files', 'cached_source', 'first_size', 'report_skipped', 'file_name',
+           'good_pictures', 'picture_stream']
 
 # %% ../nbs/01d_sources.ipynb #c003
 import glob
@@ -336,7 +336,7 @@ def zarr_items(
 
 # %% ../nbs/01d_sources.ipynb #c038
 def dataset_items(
-    source:str, # Folder of `save_to_disk`, or hf:NAME:SPLIT:COLUMN, where NAME is such a folder or a data set of the hub and the rest may be left out
+    source:str, # Folder of `save_to_disk`, or hf:NAME:SPLIT:COLUMN, where NAME is a folder or a data set of the hub and the rest may be left out
 )->Iterator[Item]:
     "The images of a data set. A missing package, split, column or connection raises `InputError`."
     if not find_spec('datasets'): raise InputError(f'{source}: expected the package datasets to read this, found none; pip install diffuseseg[formats]')
@@ -352,11 +352,23 @@ def dataset_items(
         except Exception as e: raise InputError(f'{source}: expected rows with images, found damage or no connection ({e})') from None
         yield cell_item(f'{Path(name).name}:{i:06d}', row[column])
 
+# %% ../nbs/01d_sources.ipynb #c062
+def is_saved(
+    folder:Path, # Any
+)->bool:
+    "Whether a folder is one of `save_to_disk`."
+    return (folder/'dataset_dict.json').is_file() or (folder/'dataset_info.json').is_file() and (folder/'state.json').is_file()
+
 def open_dataset(source:str, name:str, split:str):
     "One split of a data set, from the disk or the hub: the one that is named, else 'train', else the first. What is missing raises `InputError`."
     import datasets
-    try: data = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name, streaming=True)
-    except Exception as e: raise InputError(f'{source}: expected a data set that is on the disk or can be reached on the hub, found none ({e})') from None
+    local, folder = os.path.isdir(name), Path(name).absolute()
+    try:
+        if local and (folder/f'{folder.name}.py').exists(): raise ValueError(f'{folder.name}.py, a script, which is not run')
+        data = datasets.load_from_disk(name) if local and is_saved(folder) else datasets.load_dataset(str(folder) if local else name, streaming=True)
+    except Exception as e:
+        wanted = 'a saved data set, or a folder of Parquet files, a WebDataset or images' if local else 'a data set that is on the disk or can be reached on the hub'
+        raise InputError(f'{source}: expected {wanted}, found none ({" ".join(str(e).split())})') from None
     if not isinstance(data, dict): # a single one, without splits
         if split: raise InputError(f'{source}: expected the split {split!r}, found a data set without splits')
         return data
@@ -394,8 +406,7 @@ def source_kind(
     if text.startswith('hf:'): return 'datasets'
     if os.path.isdir(path):
         if any((path/name).is_file() for name in ('.zarray', '.zgroup', 'zarr.json')): return 'zarr'
-        saved = (path/'dataset_dict.json').is_file() or (path/'dataset_info.json').is_file() and (path/'state.json').is_file()
-        return 'datasets' if saved else 'folder'
+        return 'datasets' if is_saved(path) else 'folder'
     if re.search(r'\.(tar|tar\.(gz|bz2|xz)|tgz)$', text, re.IGNORECASE): return 'tar'
     return {'.txt': 'list', '.npy': 'npy', '.npz': 'npz'}.get(path.suffix.lower(), 'folder')
 
@@ -497,7 +508,7 @@ def source_files(
     "The files behind a source."
     kind, path = source_kind(source), Path(source)
     if kind == 'datasets': path = Path(str(source).removeprefix('hf:').split(':')[0])
-    if kind in ('datasets', 'zarr'): return sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else []
+    if kind in ('datasets', 'zarr'): return sorted(p for p in path.rglob('*') if p.is_file()) if os.path.isdir(path) else []
     if kind == 'list': return [path, *(p for p in read_list(path, skip_bad=True) if os.path.isfile(p))]
     return {'folder': lambda: list_images(path), 'tar': lambda: shard_paths(str(source))}.get(kind, lambda: [path]*os.path.isfile(path))()
 
@@ -575,6 +586,7 @@ def good_pictures(
 
 def picture_stream(named:Iterable[tuple[str, Item]], channels:int, skip_bad:bool, skipped:list)->Iterator[tuple[str, Image.Image]]:
     "What `good_pictures` yields."
+    if channels not in (1, 3): raise InputError(f'channels: expected 1 or 3, of images that can be shown with their masks, found {channels}')
     seen = {}
     for name, item in named:
         try:
