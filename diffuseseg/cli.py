@@ -489,9 +489,9 @@ def keep_record(
     from diffuseseg.core import write_text
     out = values.get('out')
     if name == 'fit': out = values['report'] or out.with_name(f'{out.stem}-report')
-    if name == 'generate': rank, values = values['rank'] or 0, values | dict(rank=None, world_size=None) # one of several processes writes, and not who it was
-    else: rank = 0
-    if not COMMANDS[name].keeps or not out or values.get('verify') or rank or os.environ.get('RANK', '0') != '0': return
+    other = os.environ.get('RANK', '0') != '0' or name == 'generate' and values['rank'] # of several processes the first one writes
+    if not COMMANDS[name].keeps or not out or values.get('verify') or other: return
+    if name == 'generate': values = values | dict(rank=None, world_size=None)
     write_text(Path(out)/'config.yaml', run_record(name, command_options(name), values))
 
 # %% ../nbs/11_cli.ipynb #c051
