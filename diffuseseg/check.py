@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .annotations import Annotations, LabelledImage, check_sizes, collecting, find_labelled, naming
+from .annotations import LabelledImage, check_sizes, collecting, find_labelled, naming
 from .core import InputError, progress, write_text
 from .data import ClassList, image_tensor, overlay, to_bytes
 

@@ -186,11 +186,13 @@ def disk_tensor(
 def gloo_group()->dist.ProcessGroup: # All processes
     "The way in which they send what lies in the machine's memory."
     week = timedelta(days=7) # one may work for long while the others wait
-    if not dist.is_initialized(): dist.init_process_group('gloo', timeout=week)
+    try:
+        if not dist.is_initialized(): dist.init_process_group('gloo', timeout=week)
+    except ValueError as e: raise InputError(f'WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT: expected all of them in the environment, as launchers set them, found one missing ({e})') from None
     return dist.group.WORLD if dist.get_backend() == 'gloo' else dist.new_group(backend='gloo', timeout=week)
 
 def join_processes()->tuple[int, int]: # Number of this process, and how many there are
-    "Who this process is among those that `accelerate launch` or `torchrun` started; the first call connects them."
+    "Who this process is among those that `accelerate launch` or `torchrun` started; the first call connects them. Half a launch raises `InputError`."
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return 0, 1
     gloo_group()
     return dist.get_rank(), dist.get_world_size()
