@@ -293,7 +293,7 @@ def write_block(
 def verify(
     out:str|Path, # Folder with pairs
 )->int: # Number of pairs
-    "Compare a folder with its manifest. The first file or line that is missing, changed, damaged or one too many raises `InputError`."
+    "Compare a folder with its manifest. The first file or line that is missing, changed, damaged or one too many raises `InputError`; hidden files do not count."
     out, rows = Path(out), {}
     for path in out.glob('manifest*.jsonl'):
         whole = parse_rows(path)
@@ -309,7 +309,7 @@ def verify(
             if sha256(path) != expected: raise InputError(f'{path}: expected the checksum {expected[:12]}..., found {sha256(path)[:12]}...')
     known = {row[kind] for row in rows.values() for kind in ('image', 'mask')}
     for path in sorted(p for kind in ('images', 'masks') for p in (out/kind).iterdir()):
-        if path.relative_to(out).as_posix() not in known: raise InputError(f'{path}: expected only files that the manifest names, found this one')
+        if path.name[0] != '.' and path.relative_to(out).as_posix() not in known: raise InputError(f'{path}: expected only files that the manifest names, found this one')
     return len(rows)
 
 # %% ../nbs/09_generate.ipynb #c072

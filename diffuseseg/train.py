@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FREE_TO_CHANGE', 'diffusion_loss', 'TrainConfig', 'EMA', 'shuffled', 'batch_indices', 'Batch', 'place_images',
-           'draw_batch', 'Trainer', 'check_images', 'part', 'optimizer_tensors', 'load_optimizer', 'diverged',
-           'check_run', 'data_summary', 'read_metrics', 'rewind_metrics', 'add_metrics', 'held_out_loss', 'Clock',
-           'train']
+           'draw_batch', 'Trainer', 'compiled', 'check_images', 'part', 'optimizer_tensors', 'load_optimizer',
+           'diverged', 'check_run', 'data_summary', 'read_metrics', 'rewind_metrics', 'add_metrics', 'held_out_loss',
+           'Clock', 'train']
 
 # %% ../nbs/04_train.ipynb #c003
 import copy
@@ -63,7 +63,7 @@ class TrainConfig:
     min_snr_gamma: float = 5. # Ceiling of the loss weights
     flip: bool = True # Mirror half of the images
     precision: str = 'auto' # 'auto', 'no' (float32), 'bf16' or 'fp16'
-    compile: bool = False # Compile the network by `torch.compile`: slow to start, and meant for GPUs
+    compile: bool = False # Compile the network by `torch.compile`: a minute or two to start, then faster; on a CPU it needs a C++ compiler
     seed: int = 0 # Of the initial weights, the order of the images, the noise
     log_steps: int = 50 # Steps between two lines of metrics
     save_minutes: float = 5. # Minutes between two saved states
@@ -206,9 +206,19 @@ class Trainer:
         self.ema, self.long_ema = self.averages = EMA(self.net, config.ema_decay), EMA(self.net, config.long_ema_decay, memory=.3)
         self.best = self.ema
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
-        self.model = self.accelerator.prepare(torch.compile(self.net) if config.compile else self.net)
+        self.model = self.accelerator.prepare(compiled(self.net, self.device) if config.compile else self.net)
 
 # %% ../nbs/04_train.ipynb #c032
+def compiled(
+    net:nn.Module, # The network
+    device:torch.device, # Where it is
+)->nn.Module: # The same weights
+    "The network, compiled at its first pass. Where nothing can be compiled, `InputError` says why, before anything has begun."
+    try: torch.compile(torch.square)(torch.ones(8, device=device))
+    except Exception as e: # of a private class, which one depends on what is missing
+        raise InputError(f'compile: expected torch.compile to work here, found {str(e).splitlines()[0]}; train without it, or install the compiler') from e
+    return torch.compile(net)
+
 def check_images(
     images:torch.Tensor, # What shall be trained on
     net_config:UNetConfig, # The network's shape
