@@ -53,7 +53,7 @@ def train_command(
     found = load_source(images, net.image_size, net.image_channels, fit, cache, skip_bad)
     data, kept = hold_out(found.images, held_out, config.seed)
     shown = previews and net.image_channels in (1, 3) # nobody has seen a picture of five channels
-    preview = (lambda diffusion: sample(diffusion, n=previews, seed=config.seed, steps=20)) if shown else None
+    preview = (lambda diffusion: sample(diffusion, n=previews, seed=config.seed)) if shown else None
     model = train(data, out, net, scheduler, config, start, max_minutes, kept, preview, device, fit=fit)
     first = os.environ.get('RANK', '0') == '0' # of several processes
     if first:

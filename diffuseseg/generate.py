@@ -212,7 +212,7 @@ def generate(
     n:int=16, # How many pairs shall be there
     seed:int=0, # Another seed, other pairs
     sampler:str='dpmpp', # 'dpmpp' (DPM-Solver++ 2M), 'ddim' or 'ddpm'
-    steps:int=20, # Passes through the network for each image
+    steps:int=10, # Passes through the network for each image
     batch_size:int=16, # Pairs to compute together
     rank:int|None=None, # Number of this process if several fill one folder; by default as accelerate or torchrun say
     world_size:int|None=None, # How many they are

@@ -149,7 +149,7 @@ def sample(
     n:int=16, # How many
     seed:int=0, # Another seed, other samples
     sampler:str='dpmpp', # 'dpmpp' (DPM-Solver++ 2M), 'ddim' or 'ddpm'
-    steps:int=20, # Passes through the network
+    steps:int=10, # Passes through the network
     start:int=0, # Number of the first sample
     indices:list[int]|None=None, # Numbers of the samples, in place of `n` from `start` on
     batch_size:int=16, # Samples to compute together
