@@ -36,8 +36,9 @@ def timestep_embedding(
 class GroupNorm(nn.GroupNorm):
     "Group normalisation (Wu & He 2018), computed in the faster of two ways."
     def forward(self, x:torch.Tensor)->torch.Tensor:
-        quick = x.device.type != 'cpu' or x.dtype != torch.bfloat16 or x.is_contiguous() or torch.compiler.is_compiling()
-        return super().forward(x) if quick else super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+        slow = (x.device.type == 'cpu' and x.dtype == torch.bfloat16 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+                and not torch.compiler.is_compiling())
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last) if slow else super().forward(x)
 
 def group_norm(
     channels:int, # Number of channels
