@@ -26,7 +26,7 @@ from .data import write_image, write_mask
 from .ensemble import Segmenter
 from .evaluate import markdown_table
 from .sample import SAMPLERS, sample, timestep_grid
-from .sources import good_pictures, report_skipped
+from .datasets.sources import good_pictures, report_skipped
 from .unet import DiffusionModel
 
 # %% ../nbs/09_generate.ipynb #c012
