@@ -5,28 +5,23 @@
 # %% auto #0
 __all__ = ['head_id', 'pair_settings', 'check_settings', 'sha256', 'write_pair', 'add_rows', 'parse_rows', 'read_manifest',
            'write_rows', 'tidy', 'missing_blocks', 'find_place', 'contact_sheet', 'generate', 'open_folder', 'finish',
-           'make_block', 'write_block', 'verify', 'place_mask', 'segment_folder', 'write_labels', 'write_summary']
+           'make_block', 'write_block', 'verify']
 
-# %% ../nbs/09_generate.ipynb #c003
+# %% ../nbs/09_generate.ipynb #n003
 import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from PIL import Image
 
-from .core import InputError, image_grid, progress, read_json, read_text, to_uint8, write_error, write_json, write_text
-from .data import ClassList, fit_box, image_tensor, open_image, overlay, read_image, read_mask
-from .data import write_image, write_mask
+from .core import (InputError, image_grid, progress, read_json, read_text, to_uint8, write_error,
+                             write_json, write_text)
+from .data import ClassList, read_image, read_mask, write_image, write_mask
 from .ensemble import Segmenter
-from .evaluate import markdown_table
 from .sample import SAMPLERS, sample, timestep_grid
-from .datasets.sources import good_pictures, report_skipped
 from .unet import DiffusionModel
 
 # %% ../nbs/09_generate.ipynb #c012
@@ -311,89 +306,3 @@ def verify(
     for path in sorted(p for kind in ('images', 'masks') for p in (out/kind).iterdir()):
         if path.name[0] != '.' and path.relative_to(out).as_posix() not in known: raise InputError(f'{path}: expected only files that the manifest names, found this one')
     return len(rows)
-
-# %% ../nbs/09_generate.ipynb #c072
-def place_mask(
-    probs:torch.Tensor, # Class probabilities in the model's size, float32 `[K, h, w]`
-    height:int, # Of the original image
-    width:int, # Of the original image
-    fit:str='crop', # How the image was brought to the model's size: 'crop', 'resize' or 'pad'
-    ignore_index:int=255, # Marks pixels that the model did not see
-)->torch.Tensor: # uint8 `[height, width]`
-    "The mask in the place and size that its image had before it was cropped, resized or padded."
-    left, top, right, bottom = fit_box(width, height, tuple(probs.shape[1:]), fit)
-    def positions(n, low, high): # of the original's pixels in the model's square, whose sides are at -1 and 1
-        return 2*(torch.arange(n) + .5 - low)/(high - low) - 1
-    y, x = positions(height, top, bottom), positions(width, left, right)
-    mask = torch.full((height, width), ignore_index, dtype=torch.uint8)
-    for rows in (y.abs() < 1).nonzero()[:, 0].split(64):
-        grid = torch.stack(torch.meshgrid(x, y[rows], indexing='xy'), -1)[None]
-        strip = F.grid_sample(probs[None], grid, 'bilinear', 'border', align_corners=False)[0].argmax(0).to(torch.uint8)
-        mask[rows] = torch.where(x.abs() < 1, strip, torch.tensor(ignore_index, dtype=torch.uint8))
-    return mask
-
-# %% ../nbs/09_generate.ipynb #c076
-def segment_folder(
-    segmenter, # Labels: a head with its model, or a student
-    images:str|Path, # Folder of images of any size, or another source
-    out:str|Path, # Target: masks/NAME.png, overlays/NAME.png, classes.json, report.md and least_certain.png
-    fit:str|None=None, # What to do with an image that is not square: 'crop', 'resize' or 'pad'; None for what was done in training
-    batch_size:int=16, # Images at a time
-    flip:bool=True, # Also look at the mirrored images: better masks, twice the time
-    skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
-)->int: # Number of images
-    "Draw masks for all images of a source, under their names. A bad image raises `InputError`; what was written before it is kept."
-    out, rows, skipped, fit = Path(out), [], [], fit or segmenter.fit
-    if batch_size < 1: raise InputError(f'batch_size: expected a number above 0, found {batch_size}')
-    inside = out.resolve().is_relative_to(Path(images).resolve())
-    if inside: raise InputError(f'{out}: expected a folder outside {images}, found one inside')
-    pictures = good_pictures(images, segmenter.image_channels, skip_bad, skipped)
-    segmenter.classes.write(out/'classes.json')
-    with progress(desc='segment') as bar:
-        while some := list(islice(pictures, batch_size)):
-            batch = torch.stack([image_tensor(original, segmenter.image_size, fit) for _, original in some])
-            found = segmenter.segment(batch, batch_size=batch_size, return_probs=True, flip=flip)
-            for (name, original), probs, doubt in zip(some, found.probs, found.uncertainty):
-                rows.append(write_labels(out, name, original, probs, doubt, segmenter.classes, fit))
-            bar.update(len(some))
-    if not rows:
-        report_skipped(skipped, out)
-        raise InputError(f'{images}: expected an image that can be read, found none among {len(skipped)}; they are listed in {out/"skipped.txt"}')
-    write_summary(out, rows, segmenter.classes, segmenter.image_size)
-    report_skipped(skipped, out)
-    return len(rows)
-
-# %% ../nbs/09_generate.ipynb #c077
-def write_labels(
-    out:Path, # Target folder
-    name:str, # Of the image
-    original:Image.Image, # The image
-    probs:torch.Tensor, # Class probabilities in the model's size, `[K, h, w]`
-    uncertainty:torch.Tensor, # In the model's size, bits, `[h, w]`
-    classes:ClassList, # What the ids mean
-    fit:str, # 'crop', 'resize' or 'pad'
-)->dict: # Name, mean uncertainty, and share of each class in the pixels that were looked at
-    "Write a mask in its image's own size, and the image with the mask laid over it."
-    mask = place_mask(probs, original.height, original.width, fit, classes.ignore_index)
-    write_mask(out/'masks'/f'{name}.png', mask, classes)
-    write_image(out/'overlays'/f'{name}.png', overlay(image_tensor(original)[None], mask[None], classes)[0])
-    seen = mask[mask != classes.ignore_index].long()
-    return dict(name=name, uncertainty=float(uncertainty.mean()), shares=(torch.bincount(seen, minlength=classes.num_classes)/len(seen)).tolist())
-
-# %% ../nbs/09_generate.ipynb #c078
-def write_summary(
-    out:Path, # Target folder
-    rows:list[dict], # From `write_labels`
-    classes:ClassList, # What the ids mean
-    size:int, # Side of each overlay in the picture
-    k:int=10, # Images to show
-):
-    "Write report.md, and least_certain.png with the overlays of the images that the ensemble was least sure of."
-    shares, doubtful = torch.tensor([row['shares'] for row in rows]), sorted(rows, key=lambda row: -row['uncertainty'])[:k]
-    table = [[name, int((share > 0).sum()), f'{share.mean():.1%}'] for name, share in zip(classes.names, shares.T)]
-    doubts = markdown_table(['image', 'uncertainty'], [[row['name'], row['uncertainty']] for row in doubtful])
-    write_text(out/'report.md', f'# Masks for {len(rows)} images\n\n{markdown_table(["class", "images", "pixels"], table)}\n\n'
-               f'## Where the ensemble is least sure\n\nMean uncertainty in bits: of an ensemble the Jensen-Shannon divergence of its members, of a student the entropy.\n\n'
-               f'![The least certain images](least_certain.png)\n\n{doubts}\n')
-    sheet = torch.stack([image_tensor(open_image(out/'overlays'/f'{row["name"]}.png'), size, 'resize') for row in doubtful])
-    write_image(out/'least_certain.png', torch.from_numpy(image_grid(sheet, 5)).permute(2, 0, 1))

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .annotations import LabelledImage, check_sizes, collecting, find_labelled, naming
 from ..core import InputError, progress, write_text
 from ..data import ClassList, image_tensor, overlay, to_bytes
+from .annotations import LabelledImage, check_sizes, collecting, naming
+from .labelled import find_labelled
 
 # %% ../../nbs/datasets/check.ipynb #c006
 def read_labelled(
