@@ -100,6 +100,6 @@ def write_summary(
     doubts = markdown_table(['image', 'uncertainty'], [[row['name'], row['uncertainty']] for row in doubtful])
     write_text(out/'report.md', f'# Masks for {len(rows)} images\n\n{markdown_table(["class", "images", "pixels"], table)}\n\n'
                f'## Where the ensemble is least sure\n\nMean uncertainty in bits: of an ensemble the Jensen-Shannon divergence of its members, of a student the entropy.\n\n'
-               f'![The least certain images](../least_certain.png)\n\n{doubts}\n')
+               f'![The least certain images](least_certain.png)\n\n{doubts}\n')
     sheet = torch.stack([image_tensor(open_image(out/'overlays'/f'{row["name"]}.png'), size, 'resize') for row in doubtful])
     write_image(out/'least_certain.png', torch.from_numpy(image_grid(sheet, 5)).permute(2, 0, 1))
