@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PixelEnsemble', 'project', 'soft_vote', 'entropy', 'js_divergence', 'labelled_pixels', 'pixel_table', 'balanced_cdf',
-           'ensemble_loss', 'train_members', 'fit_maps', 'twin_name', 'mirror_ids', 'mirror_masks', 'Segmentation',
-           'Segmenter', 'check_labels', 'fit', 'save_head', 'load_head']
+           'ensemble_loss', 'train_members', 'fit_maps', 'flipped_class_name', 'flipped_class_ids', 'flip_masks',
+           'Segmentation', 'Segmenter', 'check_labels', 'fit', 'save_head', 'load_head']
 
 # %% ../nbs/07_ensemble.ipynb #n003
 import copy
@@ -28,7 +28,7 @@ from .data import ClassList, LabelledPairs
 from .features import (FeatureMaps, FeatureSpec, default_spec, extract, extract_together, gather,
                                  gloo_group, join_processes)
 from .models.memory import plan_fit
-from .models.pca import SAMPLE, leading_map
+from .models.pca import SAMPLE, pca_projection
 from .sample import sample
 from .unet import DiffusionModel, load_state
 
@@ -117,7 +117,7 @@ def js_divergence(
 
 # %% ../nbs/07_ensemble.ipynb #c029
 @patch
-def absorb(self:PixelEnsemble,
+def fold_projection(self:PixelEnsemble,
     weight:torch.Tensor, # `[D, R]`, R being the length of the ensemble's inputs
     bias:torch.Tensor, # `[R]`
 )->PixelEnsemble: # Takes inputs of length D
@@ -192,7 +192,7 @@ def train_members(
     "Train all members at once."
     optimizer, losses = torch.optim.AdamW(ensemble.parameters(), lr, weight_decay=weight_decay), []
     cdf = balanced_cdf(labels.cpu(), balance)
-    for step in progress(range(steps), desc='fit', disable=None if show else True):
+    for step in progress(range(steps), desc='fit', show=None if show else False):
         g = generator(seed, 1, step)
         i = torch.searchsorted(cdf, torch.rand(pixels, generator=g, dtype=torch.float64)).to(table.device)
         weights = torch.empty(ensemble.members, pixels).exponential_(generator=g).to(table.device)
@@ -223,16 +223,16 @@ def fit_maps(
     labels = masks[tuple(where.T)].long().to(device)
     anywhere = torch.randint(masks.numel(), (SAMPLE,), generator=generator(seed, 3)).sort().values # in all images, labelled or not
     anywhere = torch.stack(torch.unravel_index(anywhere, masks.shape)).to(maps.maps[0].device)
-    weight, bias = leading_map(gather(maps, *anywhere, masks.shape[-1]).to(device), rank, generator(seed, 4))
+    weight, bias = pca_projection(gather(maps, *anywhere, masks.shape[-1]).to(device), rank, generator(seed, 4))
     ensemble = PixelEnsemble(len(bias), classes.num_classes, members, hidden, seed).to(device)
     steps = steps or 800 + 4*len(where[:, 0].unique())
     train_members(ensemble, pixel_table(maps, where, weight, bias, masks.shape[-1]), labels, seed, steps, **kwargs)
     absent = torch.bincount(labels, minlength=classes.num_classes) == 0
     ensemble.biases[-1].data[..., absent] = -1e4
-    return ensemble.absorb(weight, bias).requires_grad_(False)
+    return ensemble.fold_projection(weight, bias).requires_grad_(False)
 
 # %% ../nbs/07_ensemble.ipynb #c045
-def twin_name(
+def flipped_class_name(
     name:str, # Of a class
 )->str: # The same name where it has no side
     "The name of a class, in lower case, as it should be called in a mirror: `l_eye` becomes `r_eye`, and `Ear, left` becomes `ear, right`."
@@ -240,21 +240,21 @@ def twin_name(
     sides = dict(left='right', right='left') | (dict(l='r', r='l') if len(words) > 1 else {}) # a class called L may be a letter
     return ''.join(sides.get(word, word) for word in words)
 
-def mirror_ids(
+def flipped_class_ids(
     classes:ClassList, # Classes whose names differ in left and right, or in l and r as a word of their own, trade places
 )->torch.Tensor: # long `[256]`
     "What each class id becomes in a mirror."
     ids, names = torch.arange(256), [name.lower() for name in classes.names]
     for i, name in enumerate(names):
-        if (twin := twin_name(name)) in names: ids[i] = names.index(twin)
+        if (twin := flipped_class_name(name)) in names: ids[i] = names.index(twin)
     return ids
 
-def mirror_masks(
+def flip_masks(
     masks:torch.Tensor, # uint8 `[N, H, W]`
-    classes:ClassList, # As for `mirror_ids`
+    classes:ClassList, # As for `flipped_class_ids`
 )->torch.Tensor: # uint8 `[N, H, W]`
     "The masks of mirrored images."
-    return mirror_ids(classes)[masks.flip(-1).long()].to(masks.dtype)
+    return flipped_class_ids(classes)[masks.flip(-1).long()].to(masks.dtype)
 
 # %% ../nbs/07_ensemble.ipynb #c049
 @dataclass
@@ -288,7 +288,7 @@ def member_probs(self:Segmenter,
     flip:bool=True, # Also look at the mirrored images, and take the mean: better masks, twice the time
 )->Iterator[torch.Tensor]: # For each image `[M, H, W, K]`
     "Class probabilities of the members, image by image. Bad input raises `InputError`."
-    size, twins = self.diffusion.image_size, mirror_ids(self.classes)[:self.classes.num_classes]
+    size, twins = self.diffusion.image_size, flipped_class_ids(self.classes)[:self.classes.num_classes]
     for start in range(0, max(1, len(images)), batch_size):
         batch = images[start:start + batch_size]
         maps = [extract(self.diffusion, view, self.spec, batch_size) for view in ([batch, batch.flip(-1)] if flip else [batch])]
@@ -310,7 +310,7 @@ def segment(self:Segmenter,
     n, size, num_classes = len(images), self.diffusion.image_size, self.classes.num_classes
     masks, uncertainty = torch.empty(n, size, size, dtype=torch.uint8), torch.empty(n, size, size)
     probs = torch.empty(n, num_classes, size, size) if return_probs else None
-    found = progress(self.member_probs(images, batch_size, flip), total=n, desc='segment', disable=None if show else True)
+    found = progress(self.member_probs(images, batch_size, flip), total=n, desc='segment', show=None if show else False)
     for i, members in enumerate(found):
         vote = members.mean(0)
         masks[i], uncertainty[i] = vote.argmax(-1), js_divergence(members)
@@ -336,7 +336,7 @@ def fit(
     diffusion:DiffusionModel, # The frozen model
     pairs:LabelledPairs, # Labelled images of the model's size
     spec:FeatureSpec|None=None, # Which features; None for `default_spec`
-    flip:bool=True, # Learn from the mirrored images too; see `mirror_masks`
+    flip:bool=True, # Learn from the mirrored images too; see `flip_masks`
     samples:int=16, # Images that the model paints to learn from them how descriptors vary
     max_memory:float|None=None, # GB to stay within; features that are too many lie on the disk meanwhile. None for no limit
     store:str|Path|None=None, # Folder on the disk for these; None for the system's folder of temporary files
@@ -349,7 +349,7 @@ def fit(
     if samples:
         painted = to_uint8(sample(diffusion, samples, seed=kwargs.get('seed', 0), steps=10))
         images, masks = torch.cat([images, painted]), torch.cat([masks, masks.new_full((samples, *masks.shape[1:]), pairs.classes.ignore_index)])
-    if flip: images, masks = torch.cat([images, images.flip(-1)]), torch.cat([masks, mirror_masks(masks, pairs.classes)])
+    if flip: images, masks = torch.cat([images, images.flip(-1)]), torch.cat([masks, flip_masks(masks, pairs.classes)])
     shape = {k: v for k, v in kwargs.items() if k in ('max_pixels', 'rank', 'members', 'hidden')}
     plan = plan_fit(diffusion, spec, len(images), max_memory, **shape)
     rank, world = join_processes()

@@ -147,7 +147,7 @@ def extract(
     "Activations of the frozen network. Those of an image depend on the image, the model and the spec alone. Bad input raises `InputError`."
     check_input(diffusion, images); spec.check(diffusion)
     maps = None
-    for start in progress(range(0, len(images), batch_size), desc='features', disable=None if show else True):
+    for start in progress(range(0, len(images), batch_size), desc='features', show=None if show else False):
         x0 = to_float(images[start:start + batch_size].to(diffusion.device))
         parts = [m for t in spec.timesteps for m in features_at(diffusion, x0, t, spec)]
         if maps is None: maps = [empty_map(len(images), p, dtype, store) for p in parts]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['head_id', 'pair_settings', 'check_settings', 'sha256', 'write_pair', 'add_rows', 'parse_rows', 'read_manifest',
-           'write_rows', 'tidy', 'missing_blocks', 'find_place', 'contact_sheet', 'generate', 'open_folder', 'finish',
-           'make_block', 'write_block', 'verify']
+           'write_rows', 'repair_manifest', 'missing_blocks', 'resolve_rank', 'contact_sheet', 'generate',
+           'open_folder', 'finish', 'make_block', 'write_block', 'verify']
 
 # %% ../nbs/09_generate.ipynb #n003
 import hashlib
@@ -143,7 +143,7 @@ def write_rows(
     text = ''.join(json.dumps(row) + '\n' for row in rows)
     if (path.read_bytes() if path.exists() else b'') != text.encode(): write_text(path, text)
 
-def tidy(
+def repair_manifest(
     out:str|Path, # Folder for pairs
     alone:bool=True, # Whether no other process is at work in it
 )->list[dict]: # What is there, ordered by index
@@ -168,7 +168,7 @@ def missing_blocks(
     blocks = [range(start, min(start + batch_size, n)) for start in range(rank*batch_size, n, world_size*batch_size)]
     return [block for block in blocks if not done.issuperset(block)]
 
-def find_place(
+def resolve_rank(
     rank:int|None=None, # Number of this process, or None to look for it in the environment
     world_size:int|None=None, # How many there are, or None
 )->tuple[int, int]: # Both
@@ -213,7 +213,7 @@ def generate(
     world_size:int|None=None, # How many they are
 )->Path: # The folder
     "Make labelled pairs 0 to `n - 1`, as far as they are missing. Bad settings, another run's folder and a full disk raise `InputError`."
-    out, (rank, world_size) = Path(out), find_place(rank, world_size)
+    out, (rank, world_size) = Path(out), resolve_rank(rank, world_size)
     if min(n, batch_size) < 1: raise InputError(f'n, batch_size: expected numbers above 0, found {n} and {batch_size}')
     manifest = 'manifest.jsonl' if world_size == 1 else f'manifest-{rank}.jsonl'
     done = open_folder(out, pair_settings(diffusion, segmenter, seed, sampler, steps), segmenter.classes, manifest)
@@ -240,7 +240,7 @@ def open_folder(
     if not check_settings(out, settings): write_json(out/'settings.json', settings)
     if not (out/'classes.json').exists(): classes.write(out/'classes.json')
     elif ClassList.read(out/'classes.json') != classes: raise InputError(f'{out/"classes.json"}: expected the classes of the head, found others')
-    if manifest == 'manifest.jsonl': return {row['index'] for row in tidy(out)}
+    if manifest == 'manifest.jsonl': return {row['index'] for row in repair_manifest(out)}
     if (out/manifest).exists(): write_rows(out/manifest, parse_rows(out/manifest)) # without the half line that a crash may have left
     return {row['index'] for row in read_manifest(out)}
 
@@ -251,7 +251,7 @@ def finish(
 ):
     "Put the manifest in order and draw the contact sheet, unless other processes have pairs to make yet."
     if not alone and not {row['index'] for row in read_manifest(out)}.issuperset(range(n)): return
-    tidy(out, alone)
+    repair_manifest(out, alone)
     write_image(out/'contact_sheet.png', contact_sheet(out))
 
 # %% ../nbs/09_generate.ipynb #c038

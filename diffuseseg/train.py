@@ -444,7 +444,7 @@ def run(self:Trainer,
     out, c, clock = Path(out), self.config, Clock(self.accelerator, self.config.save_minutes, max_minutes, self.seconds)
     losses, since, stop = [], time.monotonic(), False
     hidden = quiet if self.accelerator.is_main_process else True
-    with progress(total=c.steps, initial=self.step, desc='train', disable=hidden) as bar:
+    with progress(total=c.steps, initial=self.step, desc='train', show=not hidden and None) as bar:
         while not stop and c.share_done(self.step, self.seconds) < 1:
             losses.append(self.train_step())
             bar.update()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Reliability', 'check_probs', 'reliability', 'risk_curve', 'RiskCoverage', 'risk_coverage', 'plot_risk_coverage',
-           'uncertainty_measures', 'judge_image', 'calibration_study', 'summarise']
+           'uncertainty_measures', 'evaluate_image', 'calibration_study', 'summarise']
 
 # %% ../../nbs/analysis/calibration.ipynb #c003
 from collections.abc import Mapping
@@ -193,7 +193,7 @@ def uncertainty_measures(
             '1 - confidence of the vote': 1 - vote.amax(-1), '1 - confidence of one member': 1 - members[0].amax(-1)}
 
 # %% ../../nbs/analysis/calibration.ipynb #c053
-def judge_image(
+def evaluate_image(
     members:torch.Tensor, # Probabilities of the members for one image, `[M, H, W, K]`
     mask:torch.Tensor, # Its true class ids, uint8 `[H, W]`
     ignore_index:int=255, # The id of pixels that do not count
@@ -218,7 +218,7 @@ def calibration_study(
     ignore = pairs.classes.ignore_index
     if (pairs.masks == ignore).all(): raise InputError('calibration: expected labelled pixels to judge by, found none')
     members = progress(segmenter.member_probs(pairs.images, batch_size, flip), total=len(pairs), desc='calibration')
-    parts = [judge_image(probs.cpu(), mask, ignore) for probs, mask in zip(members, pairs.masks)]
+    parts = [evaluate_image(probs.cpu(), mask, ignore) for probs, mask in zip(members, pairs.masks)]
     return summarise(*zip(*parts))
 
 # %% ../../nbs/analysis/calibration.ipynb #c056
@@ -228,7 +228,7 @@ def summarise(
     measures:tuple[dict[str, torch.Tensor], ...], # Uncertainties of the labelled pixels
     wrong:tuple[torch.Tensor, ...], # Which of them the vote has wrong
 )->dict: # Ready for `write_json`
-    "The dictionary of `calibration_study` from what `judge_image` kept of the images."
+    "The dictionary of `calibration_study` from what `evaluate_image` kept of the images."
     vote, single, wrong = sum(votes[1:], votes[0]), sum(singles[1:], singles[0]), torch.cat(wrong)
     curves = {name: risk_coverage(torch.cat([m[name] for m in measures]), wrong).to_dict() for name in measures[0]}
     return dict(images=len(votes), pixels=len(wrong), error_rate=float(wrong.double().mean()), ece=vote.ece, member_ece=single.ece,

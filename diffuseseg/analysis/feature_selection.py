@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from ..core import InputError, generator, progress, write_json
 from ..data import LabelledPairs
 from ..ensemble import (PixelEnsemble, Segmentation, check_labels, fit_maps, js_divergence,
-                                 mirror_masks)
+                                 flip_masks)
 from ..evaluate import (Report, check_apart, check_classes, confusion_matrix, markdown_table,
                                  mean_iou, resume_rows)
 from ..features import FeatureMaps, FeatureSpec, default_spec, extract
@@ -102,7 +102,7 @@ def labelled_maps(
     for name, mask in zip(pairs.names, pairs.masks):
         if (mask == pairs.classes.ignore_index).all(): raise InputError(f'mask {name}: expected labelled pixels, found none')
     images, masks = pairs.images, pairs.masks
-    if flip: images, masks = torch.cat([images, images.flip(-1)]), torch.cat([masks, mirror_masks(masks, pairs.classes)])
+    if flip: images, masks = torch.cat([images, images.flip(-1)]), torch.cat([masks, flip_masks(masks, pairs.classes)])
     return extract(diffusion, images, spec, dtype=torch.float16, show=show), masks
 
 def fit_some(
@@ -161,7 +161,7 @@ def cross_validate(
     union, parts = union_spec(specs), draw_folds(len(pairs), folds, seed)
     maps, masks = labelled_maps(diffusion, pairs, union, flip, show)
     rows = []
-    for spec in progress(specs, desc='cross-validation', disable=None if show else True):
+    for spec in progress(specs, desc='cross-validation', show=None if show else False):
         some = pick_maps(maps, spec)
         confusions = [fold_confusion(some, masks, pairs, part, seed=seed, steps=steps, **kwargs) for part in parts]
         passes, channels = spec_cost(diffusion, spec)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..core import InputError, progress, write_text
 from ..data import ClassList, image_tensor, overlay, to_bytes
-from .annotations import LabelledImage, check_sizes, collecting, naming
+from .annotations import LabelledImage, check_sizes, collecting, error_context
 from .labelled import find_labelled
 
 # %% ../../nbs/datasets/check.ipynb #c006
@@ -36,7 +36,7 @@ def read_labelled(
     if image is not None or not item.drawn:
         with collecting(faults): ids = item.draw(image.size if image is not None else None)
     if image is not None and ids is not None:
-        with collecting(faults), naming(item.source): check_sizes(image.size, ids.shape[::-1], scaled)
+        with collecting(faults), error_context(item.source): check_sizes(image.size, ids.shape[::-1], scaled)
     return (image, ids) if len(faults) == before else None
 
 # %% ../../nbs/datasets/check.ipynb #c008
@@ -114,7 +114,7 @@ def check_labelled(
         sizes[pair[0].size] += 1
         good.append(item)
     if not found.images and not faults: faults.append(f'{images}: expected labelled images, found none')
-    with collecting(faults), naming(images if masks is None else masks): found.notes += class_notes(found.classes, of_images)
+    with collecting(faults), error_context(images if masks is None else masks): found.notes += class_notes(found.classes, of_images)
     some = [good[i] for i in np.unique(np.linspace(0, len(good) - 1, min(overlays, len(good))).round().astype(int))]
     shown = [sample(item.name, *read_labelled(item, found.scaled, []), found.classes) for item in some]
     return Check(found.classes, len(found.images), sizes, of_images, of_pixels, one_line(faults), one_line(found.notes), shown)
@@ -190,7 +190,7 @@ def check_page(
 )->str: # HTML
     "The page as text."
     items = lambda texts: ''.join(f'<li>{escape(text)}</li>' for text in texts)
-    parts = ['<p class="fine">No faults.</p>' if not check.faults else f'<h2>Faults</h2><ol class="faults">{items(check.faults)}</ol>']
+    parts = ['<p class="fine">No faults.</p>' if not check.faults else f'<h2>ErrorList</h2><ol class="faults">{items(check.faults)}</ol>']
     if check.notes: parts.append(f'<h2>Notes</h2><ul>{items(check.notes)}</ul>')
     if check.sizes:
         sizes = ', '.join(f'{n:,} of {w}x{h} pixels' for (w, h), n in check.sizes.most_common(20))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VOC_NAMES', 'RELEASE_NAMES', 'voc_color', 'classes_of_names', 'split_words', 'known_classes', 'read_classes',
-           'suggestion', 'class_id', 'ground_id', 'as_label', 'classes_of_labels', 'parse_merge']
+           'suggestion', 'class_id', 'background_id', 'as_label', 'classes_of_labels', 'parse_merge']
 
 # %% ../../nbs/datasets/class_lists.ipynb #n003
 import difflib
@@ -74,7 +74,7 @@ def read_classes(
         raise InputError(f'{path}: expected a class list, a file or one of {", ".join(known)}; found nothing of that name')
     if path.suffix.lower() != '.txt': return ClassList.read(path)
     names = [line.strip() for line in read_text(path).splitlines() if line.strip() and line.strip() != '__ignore__']
-    with naming(path): return classes_of_names('background' if name == '_background_' else name for name in names)
+    with error_context(path): return classes_of_names('background' if name == '_background_' else name for name in names)
 
 # %% ../../nbs/datasets/class_lists.ipynb #c018
 def suggestion(
@@ -91,11 +91,11 @@ def class_id(
 )->int:
     "The id of a label. An unknown one raises `InputError` that suggests another."
     if label == '__ignore__': return classes.ignore_index
-    if label in ('background', '_background_'): return ground_id(classes)
+    if label in ('background', '_background_'): return background_id(classes)
     if label not in classes.names: raise InputError(f'expected a label of the class list, found {label!r}; {suggestion(str(label), classes.names)}')
     return classes.names.index(label)
 
-def ground_id(
+def background_id(
     classes:ClassList, # With a class called background, or without
 )->int: # Its id or that of ignored pixels
     "What pixels are that nobody labelled."

@@ -18,7 +18,7 @@ from PIL import Image
 from ..core import InputError, read_json
 from ..data import ClassList, open_image
 from .annotations import (Annotations, LabelledImage, collecting, find_image, in_names,
-                                             json_files, naming, shorten, value_of)
+                                             json_files, error_context, shorten, value_of)
 from .class_lists import as_label, classes_of_names
 from .regions import Region, as_points, paint
 
@@ -107,7 +107,7 @@ def coco_annotations(
     "The regions of a file. If none of the annotations is more than a box, that is a fault."
     regions, boxes = defaultdict(list), []
     for k, row in enumerate(rows):
-        with collecting(faults), naming(f'{path}: annotation {row.get("id", k) if isinstance(row, dict) else k}'):
+        with collecting(faults), error_context(f'{path}: annotation {row.get("id", k) if isinstance(row, dict) else k}'):
             category, image = value_of(row, 'category_id', int), value_of(row, 'image_id', int)
             if category not in labels: raise InputError(f'expected a category of the file, found {category}')
             if not row.get('segmentation'): boxes.append(f'annotation {shorten(row.get("id", k))}'); continue
@@ -127,13 +127,13 @@ def list_coco(
     if len(paths) > 1:
         raise InputError(f'{masks}: expected one JSON file of COCO, found {len(paths)}, such as {paths[0].name} and {paths[1].name}; name one of them')
     path, data = paths[0], read_json(paths[0])
-    with naming(path):
+    with error_context(path):
         own, labels = coco_classes(value_of(data, 'categories', list))
         rows, annotations = value_of(data, 'images', list), value_of(data, 'annotations', list)
     regions, notes = coco_annotations(path, annotations, labels, faults)
     found = []
     for k, row in enumerate(rows):
-        with collecting(faults), naming(f'{path}: image {row.get("id", k) if isinstance(row, dict) else k}'):
+        with collecting(faults), error_context(f'{path}: image {row.get("id", k) if isinstance(row, dict) else k}'):
             i, file = value_of(row, 'id', int), find_image(images, value_of(row, 'file_name', str))
             name = in_names(file, images)
             if i in taken or name in names:

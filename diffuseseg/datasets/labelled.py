@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'load_celebamask', 'load_coco', 'load_labelme', 'load_labelstudio', 'load_voc', 'load_npy', 'json_format',
-           'marks', 'recognise', 'find_labelled', 'without_labels', 'load_labelled', 'loader']
+           'format_candidates', 'recognise', 'find_labelled', 'without_labels', 'load_labelled', 'loader']
 
 # %% ../../nbs/datasets/labelled.ipynb #n003
 import re
@@ -36,7 +36,7 @@ def json_format(
     if isinstance(data, dict) and 'shapes' in data: return 'labelme'
     return 'coco' if isinstance(data, dict) and {'images', 'annotations', 'categories'} <= data.keys() else None
 
-def marks(
+def format_candidates(
     images:Path, # As for `find_labelled`
     masks:Path, # As for `find_labelled`
 )->set[str]: # Of `FORMATS`
@@ -59,7 +59,7 @@ def recognise(
 )->str: # One of `FORMATS`
     "The format of what lies there. None, or more than one, raises `InputError`."
     if not masks.exists(): raise InputError(f'{masks}: expected masks or annotations, found nothing')
-    found = sorted(marks(images, masks))
+    found = sorted(format_candidates(images, masks))
     if len(found) == 1: return found[0]
     raise InputError(f'{masks}: expected labels of one format, found {"marks of " + " and ".join(found) if found else "none that is known"}; '
                      f'name it as format, one of {", ".join(FORMATS)}')

@@ -20,7 +20,7 @@ from PIL import Image
 from ..core import InputError, read_json
 from ..data import ClassList, open_image
 from .annotations import (Annotations, LabelledImage, by_stem, collecting, json_files,
-                                             last_part, naming, shorten, value_of)
+                                             last_part, error_context, shorten, value_of)
 from .class_lists import as_label, classes_of_labels
 from .regions import Region, as_points, box_points, fill_ellipse, fill_polygon, paint
 
@@ -72,7 +72,7 @@ def labelme_open(
 )->Image.Image:
     "The image of a LabelMe file, in the size that the file says."
     data = read_json(path)
-    with naming(path):
+    with error_context(path):
         found = open_image(image) if image else embedded(value_of(data, 'imageData', str))
         said = data.get('imageWidth') or found.width, data.get('imageHeight') or found.height
         if said != found.size: raise InputError(f'expected an image of {shorten(said[0])}x{shorten(said[1])} pixels, found {found.width}x{found.height}')
@@ -89,7 +89,7 @@ def list_labelme(
     for path in json_files(masks):
         with collecting(faults):
             data = read_json(path)
-            with naming(path):
+            with error_context(path):
                 shapes, image = value_of(data, 'shapes', list), labelme_image(path, images, folder)
                 other = taken.setdefault(image or hash(data['imageData']), path)
                 if other != path: raise InputError(f'expected an image of its own, found that of {other} again')
@@ -113,7 +113,7 @@ def labelme_shape(
     shape, # Should be one of `shapes`
 )->Region:
     "A shape with an area. One of an unknown kind raises `InputError`."
-    with naming(f'shape {k}'):
+    with error_context(f'shape {k}'):
         label, kind = as_label(value_of(shape, 'label', str)), shape.get('shape_type') or 'polygon'
         if kind not in ('polygon', 'rectangle', 'circle', 'mask'): raise InputError(f'expected a polygon, rectangle, circle or mask, found {shorten(kind)}')
     return Region(label, f'shape {k} ({label})', partial(labelme_region, shape))

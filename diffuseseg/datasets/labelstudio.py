@@ -19,7 +19,7 @@ from PIL import Image
 from ..core import InputError, read_json
 from ..data import NOT_IMAGES, ClassList, open_image
 from .annotations import (Annotations, LabelledImage, collecting, in_names, json_files,
-                                             last_part, naming, shorten, value_of)
+                                             last_part, error_context, shorten, value_of)
 from .class_lists import as_label, classes_of_labels
 from .regions import Region, as_points, box_points, fill_ellipse, fill_polygon, paint
 
@@ -109,7 +109,7 @@ def studio_regions(
         if key is None and 'id' in result and str(result['id']) in labelled: continue # something else about a region that has its label in another result
         labels = value.get(key)
         if not isinstance(labels, list) or len(labels) != 1: raise InputError(f'result {k}: expected one label for each region, found {shorten(labels)}')
-        with naming(f'result {k}'): regions.append(Region(as_label(labels[0]), f'result {k}', partial(studio_region, result)))
+        with error_context(f'result {k}'): regions.append(Region(as_label(labels[0]), f'result {k}', partial(studio_region, result)))
     return regions
 
 # %% ../../nbs/datasets/labelstudio.ipynb #c070
@@ -125,7 +125,7 @@ def list_labelstudio(
     path, tasks, faults, labelled, open_tasks, several = paths[0], read_json(paths[0]), [], {}, 0, 0
     if not isinstance(tasks, list): raise InputError(f'{path}: expected a list of tasks, found {shorten(tasks)}')
     for k, task in enumerate(tasks):
-        with collecting(faults), naming(f'{path}: task {task.get("id", k) if isinstance(task, dict) else k}'):
+        with collecting(faults), error_context(f'{path}: task {task.get("id", k) if isinstance(task, dict) else k}'):
             if isinstance(task, dict) and 'annotations' not in task: raise InputError('expected "annotations", found none; export as JSON, not as JSON-MIN')
             made = [a for a in value_of(task, 'annotations', list) if not (isinstance(a, dict) and a.get('was_cancelled'))]
             open_tasks, several = open_tasks + (not made), several + (len(made) > 1)

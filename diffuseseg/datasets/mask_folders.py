@@ -16,9 +16,9 @@ import numpy as np
 
 from ..core import InputError, read_text
 from ..data import ClassList, celebamask_classes, check_ids, list_images, mask_ids, open_image
-from .annotations import (Annotations, Faults, LabelledImage, by_stem, collecting,
-                                             last_part, match, naming, visible)
-from .class_lists import RELEASE_NAMES, class_id, ground_id, known_classes, suggestion
+from .annotations import (Annotations, ErrorList, LabelledImage, by_stem, collecting,
+                                             last_part, match, error_context, visible)
+from .class_lists import RELEASE_NAMES, class_id, background_id, known_classes, suggestion
 
 # %% ../../nbs/datasets/mask_folders.ipynb #c034
 def class_file(
@@ -192,11 +192,11 @@ def draw_parts(
     "The parts of a face, painted over each other in the published order."
     order, ids, faults = celebamask_classes().names, None, []
     for part, path in sorted(parts.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1):
-        with collecting(faults), naming(path):
+        with collecting(faults), error_context(path):
             if part not in order[1:]: raise InputError(f'expected a part of CelebAMask-HQ, found {part!r}; {suggestion(part, order[1:])}')
             inside = np.asarray(open_image(path).convert('RGB')).any(2)
-            if ids is None: ids = np.full(inside.shape, ground_id(classes), np.uint8)
+            if ids is None: ids = np.full(inside.shape, background_id(classes), np.uint8)
             if ids.shape != inside.shape: raise InputError('expected {}x{} pixels like the other parts, found {}x{}'.format(*ids.shape[::-1], *inside.shape[::-1]))
             ids[inside] = class_id(part, classes)
-    if faults: raise Faults(faults)
+    if faults: raise ErrorList(faults)
     return ids

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..core import InputError
 from ..data import ClassList
-from .annotations import Faults, collecting, naming, shorten
-from .class_lists import class_id, ground_id
+from .annotations import ErrorList, collecting, error_context, shorten
+from .class_lists import class_id, background_id
 
 # %% ../../nbs/datasets/regions.ipynb #c025
 def as_points(
@@ -89,14 +89,14 @@ def paint(
     size:tuple[int, int], # Width and height
     small_on_top:bool=False, # Paint the largest first, whatever their order
 )->np.ndarray: # Class ids, uint8 `[H, W]`
-    "A mask of all the regions, later ones over earlier ones. All that is wrong with them raises `Faults`."
+    "A mask of all the regions, later ones over earlier ones. All that is wrong with them raises `ErrorList`."
     (w, h), faults, layers = size, [], []
-    ids = np.full((h, w), ground_id(classes), np.uint8)
+    ids = np.full((h, w), background_id(classes), np.uint8)
     for region in regions:
-        with collecting(faults), naming(f'{source}: {region.what}'):
+        with collecting(faults), error_context(f'{source}: {region.what}'):
             value, inside = class_id(region.label, classes), region.draw(h, w)
             if small_on_top: layers.append((int(inside.sum()), value, np.packbits(inside)))
             else: ids[inside] = value
-    if faults: raise Faults(faults)
+    if faults: raise ErrorList(faults)
     for _, value, bits in sorted(layers, key=lambda layer: -layer[0]): ids[np.unpackbits(bits, count=h*w).reshape(h, w).view(bool)] = value
     return ids

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..core import InputError, atomic_path, generator, load_tensors, pick_device, pick_precision, progress, read_json, save_tensors, to_float
 from ..core import write_json
 from ..data import ClassList, LabelledPairs, open_image, read_image, read_mask, write_image
-from ..ensemble import Segmentation, Segmenter, check_labels, entropy, mirror_ids
+from ..ensemble import Segmentation, Segmenter, check_labels, entropy, flipped_class_ids
 from ..evaluate import check_classes
 from .export import drop_uncertain
 from ..generate import head_id, read_manifest
@@ -119,7 +119,7 @@ def segment(self:Student,
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.image_channels: raise InputError(
         f'images: expected uint8 [N, {self.image_channels}, H, W], found {str(images.dtype).removeprefix("torch.")} {list(images.shape)}')
     self.eval()
-    device, twins, found = next(self.parameters()).device, mirror_ids(self.classes)[:self.classes.num_classes], []
+    device, twins, found = next(self.parameters()).device, flipped_class_ids(self.classes)[:self.classes.num_classes], []
     for batch in images.split(batch_size):
         probs = self(batch.to(device)).cpu()
         if flip: probs = (probs + self(batch.flip(-1).to(device)).cpu().flip(-1)[:, twins])/2
@@ -157,7 +157,7 @@ def soft_labels(
     pairs = Path(pairs)
     out = pairs/f'soft-{head_id(segmenter)}'
     todo = [row for row in rows if not soft_path(out, row).exists()]
-    with progress(total=len(rows), initial=len(rows) - len(todo), desc='soft labels', disable=None if show is None else not show) as bar:
+    with progress(total=len(rows), initial=len(rows) - len(todo), desc='soft labels', show=show) as bar:
         for start in range(0, len(todo), batch_size):
             some = todo[start:start + batch_size]
             images = torch.stack([read_image(pairs/row['image']) for row in some])
@@ -253,7 +253,7 @@ def train_step(self:Student,
     "Learn from one batch."
     c, device = self.config, next(self.parameters()).device
     images, labels = to_float(images.to(device)), labels.to(device)/255
-    if c.augment: images, labels = augment(images, labels, generator(c.seed, 1, step), mirror_ids(self.classes)[:self.classes.num_classes])
+    if c.augment: images, labels = augment(images, labels, generator(c.seed, 1, step), flipped_class_ids(self.classes)[:self.classes.num_classes])
     for group in optimizer.param_groups: group['lr'] = c.lr*min(1, 20*(step + 1)/c.steps)*(.5 + .5*math.cos(math.pi*step/c.steps))
     with seeded(generator(c.seed, 2, step).initial_seed()), torch.autocast(device.type, dtype, enabled=dtype is not None):
         logits = self.net(images.contiguous(memory_format=torch.channels_last))
@@ -300,7 +300,7 @@ def train_student(
     optimizer = torch.optim.AdamW(student.parameters(), c.lr, weight_decay=c.weight_decay)
     step, losses, saved = resume_student(student, optimizer, state), [], time.monotonic()
     chosen = list(batches(list(map(len, kinds)), c, step))
-    with progress(total=c.steps, initial=step, desc='student', disable=None if show is None else not show) as bar:
+    with progress(total=c.steps, initial=step, desc='student', show=show) as bar:
         for images, labels in read_batches(torch.utils.data.ConcatDataset(kinds), chosen, c.workers):
             losses.append(student.train_step(images, labels, optimizer, step, dtype))
             step += 1
