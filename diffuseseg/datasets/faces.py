@@ -53,7 +53,7 @@ class Canvas:
         return np.hypot(np.maximum(u, 0), np.maximum(v, 0)) + np.minimum(np.maximum(u, v), 0) - r
 
     def paint(self, d:np.ndarray, color, label:str|None=None, alpha:float=1., soft:float|None=None):
-        "Lay `color` (3 numbers or a picture) over shape `d`, `label` into the mask; `soft` is the edge's width."
+        "Lay `color` (3 numbers or a picture) over shape `d`, `label` into the mask; edges are `soft` wide."
         color = np.asarray(color, np.float32)
         cover = (.5 - d/(soft or self.pixel)).clip(0, 1)*alpha
         self.image += cover*((color if color.ndim == 3 else color[:, None, None]) - self.image)
