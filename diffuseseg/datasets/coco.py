@@ -27,7 +27,8 @@ def unpack_runs(
     runs = []
     value = shift = 0
     for code in (ord(character) - 48 for character in text):
-        if not 0 <= code < 64: raise InputError(f'expected a run-length code of characters 0 to o, found {shorten(text)}')
+        if not 0 <= code < 64:
+            raise InputError(f'expected a run-length code of characters 0 to o, found {shorten(text)}')
         value |= (code & 31) << shift
         shift += 5
         if code & 32: continue # more bits follow
@@ -46,11 +47,14 @@ def coco_region(
         coco = import_optional('pycocotools.mask', 'pycocotools', 'formats')
         return coco.decode(coco.merge(coco.frPyObjects(segmentation, h, w))).astype(bool)
     if not isinstance(segmentation, dict):
-        raise InputError(f'expected polygons or a run-length code as "segmentation", found {shorten(segmentation)}')
+        found = shorten(segmentation)
+        raise InputError(f'expected polygons or a run-length code as "segmentation", found {found}')
     size = segmentation.get('size')
-    if size != [h, w]: raise InputError(f'expected a run-length code of size [{h}, {w}], found {shorten(size)}')
-    counts = segmentation.get('counts')
-    return fill_runs(unpack_runs(counts) if isinstance(counts, str) else value_of(segmentation, 'counts', list), h, w)
+    if size != [h, w]:
+        raise InputError(f'expected a run-length code of size [{h}, {w}], found {shorten(size)}')
+    packed = isinstance(segmentation.get('counts'), str)
+    counts = value_of(segmentation, 'counts', str if packed else list)
+    return fill_runs(unpack_runs(counts) if packed else counts, h, w)
 
 # %% ../../nbs/datasets/coco.ipynb #c050
 def _polygons(
@@ -71,20 +75,20 @@ def _polygons(
 # %% ../../nbs/datasets/coco.ipynb #c052
 def _roots(
     categories:list[dict], # Of the file
-    used:set, # Ids of the categories that have annotations
-)->set[int]: # Ids
+    used:set[str], # Ids of the categories that have annotations, as texts
+)->set[str]: # Their ids, as texts
     "Categories that are groups of others: those without annotations that another names as its supercategory."
     groups = set()
     for row in categories:
-        if row.get('id') in used: continue
+        if shorten(row.get('id')) in used: continue
         name = row.get('name')
         below = [other for other in categories if other is not row and other.get('supercategory') == name]
-        if below and row.get('supercategory') != name: groups.add(row.get('id'))
+        if below and row.get('supercategory') != name: groups.add(shorten(row.get('id')))
     return groups
 
 def coco_classes(
     categories:list, # Of the file
-    used:set, # Ids of the categories that have annotations
+    used:set[str], # Ids of the categories that have annotations, as texts
 )->tuple[ClassList, dict[int, str]]: # Class list, and names by category id
     "Background, then the categories in order of id. Double ids or names raise `InputError`."
     names = {}
@@ -93,7 +97,7 @@ def coco_classes(
     for row in categories:
         i = value_of(row, 'id', int)
         name = value_of(row, 'name', str).strip()
-        if i in roots: continue
+        if str(i) in roots: continue
         if not name or i in names or name in names.values():
             found = f'{i}: {name!r} twice or without a name'
             raise InputError(f'expected categories with an id and a name of their own, found {found}')
@@ -129,7 +133,7 @@ def list_coco(
     collector = LabelCollector(images, path, classes)
     with error_context(path):
         rows = value_of(data, 'annotations', list)
-        used = {row['category_id'] for row in rows if isinstance(row, dict) and type(row.get('category_id')) is int}
+        used = {shorten(row.get('category_id')) for row in rows if isinstance(row, dict)}
         own, labels = coco_classes(value_of(data, 'categories', list), used)
         image_rows = value_of(data, 'images', list)
     regions = defaultdict(list)

@@ -7,16 +7,14 @@ __all__ = ['read_xml', 'cvat_region', 'has_cvat_labels', 'list_cvat']
 
 # %% ../../nbs/datasets/cvat.ipynb #n003
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
 from ..core import InputError, read_text
-from ..data import ClassList
-from .annotations import (Annotations, annotation_file, collecting, error_context, shorten,
-                                             visible)
+from ..data import ClassList, visible_files
+from .annotations import (Annotations, annotation_file, collecting, error_context, shorten)
 from .class_lists import classes_of_names
 from .regions import (LabelCollector, as_points, box_points, collected, fill_ellipse,
                                          fill_polygon, fill_runs, place)
@@ -30,7 +28,8 @@ def read_xml(
     if '<!DOCTYPE' in text or '<!ENTITY' in text:
         raise InputError(f'{path}: expected XML without declarations, found <!DOCTYPE or <!ENTITY')
     try: return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as e: raise InputError(f'{path}: expected XML, found an error: {e}') from None
+    except (ElementTree.ParseError, ValueError) as e:
+        raise InputError(f'{path}: expected XML, found an error: {e}') from None
 
 def _number(
     shape:ElementTree.Element, # Has attributes
@@ -69,7 +68,8 @@ def cvat_region(
         x, y, across, down = _numbers(shape, 'cx', 'cy', 'rx', 'ry')
         return fill_ellipse((x, y), (across, down), h, w, degrees)
     left, top, columns, rows = map(int, _numbers(shape, 'left', 'top', 'width', 'height'))
-    if columns*rows > 4*h*w: raise InputError(f'expected a mask in an image of {w}x{h} pixels, found {columns}x{rows}')
+    if columns*rows > 4*h*w:
+        raise InputError(f'expected a mask in an image of {w}x{h} pixels, found {columns}x{rows}')
     runs = shape.get('rle', '')
     try: lengths = [int(run) for run in runs.split(',')]
     except ValueError: raise InputError(f'expected run lengths as "rle", found {shorten(runs)}') from None
@@ -84,7 +84,7 @@ def _parse(
     collector:LabelCollector, # Counts what is left out
 ):
     "The label of a shape, and what draws its region; None if its kind is not read."
-    if shape.tag in _READ: return shape.get('label', '').strip(), partial(cvat_region, shape)
+    if shape.tag in _READ: return shape.get('label', ''), partial(cvat_region, shape)
     why = 'a line or a point has no area' if shape.tag in _NO_AREA else 'this kind is not read'
     collector.leave_out(f'of kind {shape.tag}', why, what)
 
@@ -93,9 +93,8 @@ def has_cvat_labels(
     masks:Path, # File or folder of annotations
 )->bool:
     "Whether a file, or one in the folder, is XML of CVAT."
-    files = [masks] if masks.is_file() else islice(visible(masks, '**/*.xml'), 20)
-    for path in files:
-        if path.suffix.lower() != '.xml': continue
+    files = [masks] if masks.is_file() else visible_files(masks)
+    for path in [path for path in files if path.suffix.lower() == '.xml'][:20]:
         with collecting([]):
             if '<annotations>' in read_text(path)[:4000]: return True
     return False
@@ -117,9 +116,11 @@ def list_cvat(
     "Images with the shapes of a file of CVAT for images 1.1."
     path = annotation_file(masks, 'CVAT', 'xml')
     root = read_xml(path)
-    if root.tag != 'annotations': raise InputError(f'{path}: expected <annotations> of CVAT, found <{root.tag}>')
+    if root.tag != 'annotations':
+        raise InputError(f'{path}: expected <annotations> of CVAT, found <{root.tag}>')
     if root.find('track') is not None:
-        raise InputError(f'{path}: expected CVAT for images 1.1, found CVAT for video; export it there as CVAT for images')
+        advice = 'export it there as CVAT for images'
+        raise InputError(f'{path}: expected CVAT for images 1.1, found CVAT for video; {advice}')
     collector = LabelCollector(images, path, classes)
     num_empty = 0
     for k, image in enumerate(root.findall('image')):

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ..core import InputError, read_json
-from ..data import ClassList
+from ..data import ClassList, name_in
 from .annotations import (Annotations, annotation_files, collecting, error_context,
-                                             last_part, name_in, shorten, value_of)
+                                             last_part, shorten, value_of)
 from .regions import (LabelCollector, as_points, as_size, box_points, collected, embedded_image,
                                          fill_ellipse, fill_polygon, image_region, place)
 
@@ -47,7 +47,7 @@ def _parse(
     collector:LabelCollector, # Counts what is left out
 ):
     "The label of a shape, and what draws its region; None if its kind is not read."
-    label = value_of(shape, 'label', str).strip()
+    label = value_of(shape, 'label', str)
     kind = shape.get('shape_type') or 'polygon'
     if kind in _CORNERS: return label, partial(labelme_region, shape)
     why = f'a {kind} has no area' if kind in _NO_AREA else 'this kind is not read'
@@ -93,7 +93,7 @@ def list_labelme(
                 for k, shape in enumerate(shapes):
                     what = f'shape {k}'
                     regions += collector.region(what, _parse, shape, f'{path.name}: {what}', collector)
-                collector.add(file, regions, path, as_size(data, 'imageWidth', 'imageHeight'), name_in(path, folder),
-                              open=None if file else partial(_embedded, path), source=path,
-                              key=data.get('imageData'))
+                size = as_size(data, 'imageWidth', 'imageHeight')
+                collector.add(file, regions, path, size, name=name_in(path, folder), source=path,
+                              open=None if file else partial(_embedded, path), key=data.get('imageData'))
     return collected(collector)

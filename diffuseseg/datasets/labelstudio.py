@@ -13,10 +13,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 import numpy as np
-from PIL import Image
 
 from ..core import InputError, read_json
-from ..data import NOT_IMAGES, ClassList
+from ..data import ClassList, image_suffixes
 from .annotations import (Annotations, annotation_file, collecting, error_context, last_part,
                                              shorten, value_of)
 from .regions import (LabelCollector, as_points, as_size, box_points, collected, embedded_image,
@@ -52,7 +51,7 @@ def decode_brush(
     code:list, # Bytes, as numbers from 0 to 255
     n:int, # How many values there have to be
 )->np.ndarray: # uint8 `[n]`
-    "The values of a brush stroke. A code for another number of values, or one that ends early, raises `InputError`."
+    "The values of a brush stroke. A code that is cut or for another number of values raises `InputError`."
     try: bits = _Bits(bytes(code))
     except (TypeError, ValueError):
         raise InputError(f'expected a brush stroke as bytes from 0 to 255, found {shorten(code)}') from None
@@ -94,7 +93,7 @@ def _in_order(
 def vector_outline(
     vertices:list, # Of a closed vector
 )->np.ndarray: # float64 `[P, 2]`, in percent
-    "The outline of a closed vector, with its curves as short lines. Less than three vertices raise `InputError`."
+    "The outline of a closed vector, with its curves as short lines. Under three vertices raise `InputError`."
     if len(vertices) < 3: raise InputError(f'expected three or more vertices, found {len(vertices)}')
     vertices = _in_order(vertices)
     t = np.linspace(0, 1, 16, endpoint=False)[:, None]
@@ -121,7 +120,7 @@ def studio_region(
     value = result['value']
     if result.get('image_rotation'):
         turned = shorten(result['image_rotation'])
-        raise InputError(f'expected an image that was not turned while labelling, found one turned by {turned} degrees')
+        raise InputError(f'expected an image that was not turned while labelling, found it turned by {turned}')
     if 'rle' in value: return decode_brush(value_of(value, 'rle', list), 4*w*h).reshape(h, w, 4)[..., 3] > 127
     if 'imageDataURL' in value:
         region = image_region(embedded_image(value_of(value, 'imageDataURL', str)))
@@ -129,7 +128,8 @@ def studio_region(
         raise InputError(f'expected a bitmask of {w}x{h} pixels, found {region.shape[1]}x{region.shape[0]}')
     percent = np.array([w, h])/100
     if 'points' in value: return fill_polygon(as_points(value['points'], 3)*percent, h, w)
-    if 'vertices' in value: return fill_polygon(vector_outline(value_of(value, 'vertices', list))*percent, h, w)
+    if 'vertices' in value:
+        return fill_polygon(vector_outline(value_of(value, 'vertices', list))*percent, h, w)
     x, y = _point(value)*percent
     degrees = value_of({'rotation': 0} | value, 'rotation', float)
     if 'radiusX' in value:
@@ -139,9 +139,10 @@ def studio_region(
     return fill_polygon(box_points(x, y, *sides, degrees), h, w)
 
 # %% ../../nbs/datasets/labelstudio.ipynb #n011
-_LABEL_KEYS = ('brushlabels', 'bitmasklabels', 'polygonlabels', 'vectorlabels', 'rectanglelabels', 'ellipselabels',
-               'labels')
-_NO_REGIONS = ('choices', 'textarea', 'rating', 'taxonomy', 'number', 'datetime', 'relation', 'pairwise', 'ranker')
+_LABEL_KEYS = ('brushlabels', 'bitmasklabels', 'polygonlabels', 'vectorlabels', 'rectanglelabels',
+               'ellipselabels', 'labels')
+_NO_REGIONS = ('choices', 'textarea', 'rating', 'taxonomy', 'number', 'datetime', 'relation', 'pairwise',
+               'ranker')
 _AREA_KEYS = ('rle', 'imageDataURL', 'points', 'vertices', 'height', 'radiusX')
 
 def _parse(
@@ -159,8 +160,7 @@ def _parse(
     labels = next((value[key] for key in _LABEL_KEYS if key in value), None)
     if not isinstance(labels, list) or len(labels) != 1:
         raise InputError(f'expected one label for each region, found {shorten(labels)}')
-    label = labels[0].strip() if isinstance(labels[0], str) else labels[0]
-    return label, partial(studio_region, result)
+    return labels[0], partial(studio_region, result)
 
 def _regions(
     annotation:dict, # Of a task
@@ -170,11 +170,12 @@ def _regions(
     "The results that are regions. Those about a region that has its label in another result are passed over."
     results = [result for result in value_of(annotation, 'result', list) if isinstance(result, dict)]
     results = [result for result in results if isinstance(result.get('value'), dict)]
-    labelled = {str(result.get('id')) for result in results if any(key in result['value'] for key in _LABEL_KEYS)}
+    with_label = [any(key in result['value'] for key in _LABEL_KEYS) for result in results]
+    labelled = {str(result.get('id')) for result, has_label in zip(results, with_label) if has_label}
     regions = []
-    for k, result in enumerate(results):
-        has_label = any(key in result['value'] for key in _LABEL_KEYS)
-        if not has_label and (result.get('type') in _NO_REGIONS or str(result.get('id')) in labelled): continue
+    for k, (result, has_label) in enumerate(zip(results, with_label)):
+        about_another = result.get('type') in _NO_REGIONS or str(result.get('id')) in labelled
+        if about_another and not has_label: continue
         regions += collector.region(f'result {k}', _parse, result, f'{where}: result {k}', collector)
     return regions
 
@@ -189,13 +190,15 @@ def studio_name(
 def studio_address(
     data:dict, # Of a task
 )->str:
-    "The address of the image: what is called so, else the only value that ends like one. Others raise `InputError`."
+    "The address of the image: what is called so, else the only value that ends like one."
     if isinstance(data.get('image'), str): return data['image']
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN} - NOT_IMAGES
-    texts = {key: value for key, value in data.items() if isinstance(value, str)}
-    addresses = {key: text for key, text in texts.items() if os.path.splitext(studio_name(text))[1].lower() in endings}
+    addresses = {}
+    for key, text in data.items():
+        ending = os.path.splitext(studio_name(text))[1].lower() if isinstance(text, str) else ''
+        if ending in image_suffixes(): addresses[key] = text
     if len(addresses) == 1: return next(iter(addresses.values()))
-    raise InputError(f'expected an image in "data", called "image" or the only one, found {shorten(addresses or data)}')
+    found = shorten(addresses or data)
+    raise InputError(f'expected an image in "data", called "image" or the only one, found {found}')
 
 def _find_image(
     address:str, # As of `studio_address`
@@ -218,7 +221,8 @@ def list_labelstudio(
     "Images with the regions of a Label Studio export."
     path = annotation_file(masks, 'Label Studio')
     tasks = read_json(path)
-    if not isinstance(tasks, list): raise InputError(f'{path}: expected a list of tasks, found {shorten(tasks)}')
+    if not isinstance(tasks, list):
+        raise InputError(f'{path}: expected a list of tasks, found {shorten(tasks)}')
     collector = LabelCollector(images, path, classes)
     num_open = num_several = 0
     for k, task in enumerate(tasks):
@@ -237,7 +241,8 @@ def list_labelstudio(
                      for result in made[-1]['result'] if isinstance(result, dict)]
             size = next((size for size in sizes if size != (None, None)), (None, None))
             collector.add(file, regions, what, size, source=f'{path}: {file.name}')
-    if num_open: collector.notes.append(f'{num_open} of {len(tasks)} tasks are not labelled yet and were left out')
+    if num_open:
+        collector.notes.append(f'{num_open} of {len(tasks)} tasks are not labelled yet and were left out')
     if num_several:
         several = 'tasks have more than one annotation, of which the last was taken'
         collector.notes.append(f'{num_several} of {len(tasks)} {several}')

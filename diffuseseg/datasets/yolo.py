@@ -7,14 +7,13 @@ __all__ = ['yolo_names', 'is_traced', 'yolo_region', 'has_yolo_labels', 'list_yo
 
 # %% ../../nbs/datasets/yolo.ipynb #n003
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from ..core import InputError, import_optional, read_text, read_yaml
-from ..data import ClassList, list_images
-from .annotations import Annotations, collecting, error_context, shorten, visible
+from ..data import ClassList, list_images, visible_files
+from .annotations import Annotations, collecting, error_context, shorten
 from .class_lists import classes_of_names
 from .regions import LabelCollector, as_points, collected, fill_polygon
 
@@ -31,7 +30,7 @@ def _yaml_file(
 def yolo_names(
     path:Path, # data.yaml
 )->list[str]: # By class id
-    "The names of the classes, from a list or a mapping of ids to names. Another kind of file raises `InputError`."
+    "The names of the classes, from a list or a mapping of ids to names. Anything else raises `InputError`."
     names = read_yaml(path).get('names')
     if isinstance(names, dict):
         ids = sorted(names) if all(type(i) is int for i in names) else []
@@ -56,7 +55,7 @@ def _split_folder(
 def is_traced(
     points:np.ndarray, # Corners in pixels, float64 `[P, 2]`
 )->bool:
-    "Whether an outline was traced through the centres of pixels: whole corners, top left first, then downwards."
+    "Whether an outline was traced through pixel centres: whole corners, top left first, then downwards."
     corners = points.round()
     if np.abs(points - corners).max() > .01: return False
     x, y = corners.T
@@ -101,7 +100,7 @@ def _label_file(
     images:Path, # Folder of images
     labels:Path, # Folder of labels, or one above it
 )->Path|None: # An existing file
-    "The label file of an image: under the same name, in a folder labels instead of images, or beside the image."
+    "The label file of an image: of the same name, in a folder labels instead of images, or beside it."
     inner = image.relative_to(images).with_suffix('.txt')
     places = [labels/inner, labels/inner.name]
     parts = list(image.with_suffix('.txt').parts)
@@ -117,12 +116,19 @@ def _is_number(word:str)->bool:
     except ValueError: return False
     return True
 
+def _text_files(
+    folder:Path, # Searched with all the folders in it
+)->list[Path]: # Sorted
+    "The text files that may be labels; those in folders called labels first."
+    files = [path for path in visible_files(folder) if path.suffix.lower() == '.txt']
+    return sorted(files, key=lambda path: 'labels' not in (path.parent.name, path.parent.parent.name))
+
 def has_yolo_labels(
     masks:Path, # File or folder of annotations
 )->bool:
     "Whether labels are those of YOLO: data.yaml, or text files of a class id and numbers a line."
     if masks.is_file(): return masks.suffix.lower() in ('.yaml', '.yml')
-    for path in islice(visible(masks, '**/*.txt'), 50):
+    for path in _text_files(masks)[:50]:
         with collecting([]):
             first = next((line.split() for line in read_text(path).splitlines() if line.strip()), [])
             if len(first) >= 5 and first[0].isdigit() and all(map(_is_number, first)): return True
@@ -143,7 +149,7 @@ def _read_labels(
 def list_yolo(
     images:Path, # Folder of images
     masks:Path, # data.yaml, its folder, or the folder of labels
-    classes:ClassList|None=None, # Names of the ids where there is no data.yaml; else names are looked up in it
+    classes:ClassList|None=None, # Where names are looked up; without data.yaml, what the ids mean
     split:str|None=None, # 'train', 'val' or 'test', as data.yaml names their folders; None for all images
 )->Annotations:
     "Images with the outlines of YOLO's label files."
@@ -164,6 +170,6 @@ def list_yolo(
         with collecting(collector.faults):
             collector.add(image, _read_labels(path, names, collector), path, source=path)
     if not split:
-        alone = sorted(path for path in visible(labels, '**/*.txt') if 'labels' in path.parts and path not in used)
-        collector.faults += [f'{path}: expected its image in {images}, found none of that name' for path in alone]
+        alone = [path for path in _text_files(labels) if 'labels' in path.parts and path not in used]
+        collector.faults += [f'{path}: expected its image in {images}, found none' for path in alone]
     return collected(collector, own, small_on_top=True)
