@@ -110,7 +110,7 @@ def load(self:Annotations,
     skipped:list[tuple[str, str]]|None=None, # Grows by the name of what `skip_bad` left out, and why
     show_progress:bool|None=None, # None: on a terminal
 )->LabelledPairs: # Sorted by name
-    "Read all images and masks. The first error, and no image at all, raise `InputError`. Notes become warnings."
+    "Read all images and masks. The first error, or no image, raises `InputError`. Notes become warnings."
     if self.faults and not skip_bad: raise ErrorList(self.faults)
     left_out = [('labels', fault) for fault in self.faults]
     pairs, names = [], []

@@ -134,8 +134,13 @@ def list_coco(
     with error_context(path):
         rows = value_of(data, 'annotations', list)
         used = {shorten(row.get('category_id')) for row in rows if isinstance(row, dict)}
-        own, labels = coco_classes(value_of(data, 'categories', list), used)
+        categories = value_of(data, 'categories', list)
+        own, labels = coco_classes(categories, used)
         image_rows = value_of(data, 'images', list)
+    num_groups = len(categories) - len(labels)
+    if num_groups:
+        why = 'that have no annotations and are groups of others'
+        collector.notes.append(f'categories left out: {num_groups} {why}')
     regions = defaultdict(list)
     for k, row in enumerate(rows):
         what = f'annotation {shorten(row.get("id", k)) if isinstance(row, dict) else k}'

@@ -120,7 +120,7 @@ def studio_region(
     value = result['value']
     if result.get('image_rotation'):
         turned = shorten(result['image_rotation'])
-        raise InputError(f'expected an image that was not turned while labelling, found it turned by {turned}')
+        raise InputError(f'expected an image that was not turned while labelling, found a turn of {turned}')
     if 'rle' in value: return decode_brush(value_of(value, 'rle', list), 4*w*h).reshape(h, w, 4)[..., 3] > 127
     if 'imageDataURL' in value:
         region = image_region(embedded_image(value_of(value, 'imageDataURL', str)))
@@ -170,12 +170,12 @@ def _regions(
     "The results that are regions. Those about a region that has its label in another result are passed over."
     results = [result for result in value_of(annotation, 'result', list) if isinstance(result, dict)]
     results = [result for result in results if isinstance(result.get('value'), dict)]
-    with_label = [any(key in result['value'] for key in _LABEL_KEYS) for result in results]
-    labelled = {str(result.get('id')) for result, has_label in zip(results, with_label) if has_label}
+    with_label = [any(key.endswith('labels') for key in result['value']) for result in results]
+    labelled = {str(result['id']) for result, has_label in zip(results, with_label) if has_label and 'id' in result}
     regions = []
     for k, (result, has_label) in enumerate(zip(results, with_label)):
-        about_another = result.get('type') in _NO_REGIONS or str(result.get('id')) in labelled
-        if about_another and not has_label: continue
+        about_another = 'id' in result and str(result['id']) in labelled
+        if not has_label and (about_another or result.get('type') in _NO_REGIONS): continue
         regions += collector.region(f'result {k}', _parse, result, f'{where}: result {k}', collector)
     return regions
 
