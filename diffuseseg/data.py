@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['NOT_IMAGES', 'RESIZE_MODES', 'MASK_SUFFIXES', 'LabelledPairs', 'overlay', 'ImageWarning', 'image_suffixes',
-           'visible_files', 'list_images', 'files_passed_over', 'open_image', 'values_to_bytes', 'to_8_bits',
+           'files_passed_over', 'visible_files', 'list_images', 'open_image', 'values_to_bytes', 'to_8_bits',
            'to_bytes', 'fit_box', 'image_tensor', 'read_image', 'write_image', 'write_cache', 'open_cache',
            'load_images', 'check_ids', 'binary_ids', 'check_ignored', 'mask_ids', 'read_mask', 'mask_image',
            'write_mask', 'name_in', 'by_name', 'match_files', 'load_pairs', 'write_pairs', 'split_names', 'write_split',
-           'read_split']
+           'read_split', 'ClassList', 'celebamask_classes']
 
 # %% ../nbs/01_data.ipynb #n003
 import functools
@@ -35,6 +35,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .core import InputError, atomic_path, generator, progress, read_json, write_json
 from .datasets.class_lists import ClassList, celebamask_classes, parse_merge, read_classes
 
+_all_ = ['ClassList', 'celebamask_classes'] # at home in class_lists
+
 # %% ../nbs/01_data.ipynb #c019
 @dataclass
 class LabelledPairs:
@@ -45,7 +47,8 @@ class LabelledPairs:
     classes:ClassList # What the ids mean
 
     def __post_init__(self):
-        assert len(self.images) == len(self.masks) == len(self.names), 'images, masks and names must be as many'
+        counts = len(self.images), len(self.masks), len(self.names)
+        assert len(set(counts)) == 1, f'images, masks and names must be as many, not {counts}'
         assert self.images.shape[-2:] == self.masks.shape[-2:], 'images and masks must have one size'
 
     def __len__(self): return len(self.names)
@@ -56,7 +59,7 @@ class LabelledPairs:
         return LabelledPairs(self.images[which], self.masks[which], names, self.classes)
 
     def regroup(self,
-        merge:dict[str, list[str]]|Iterable[str]=(), # New name -> old names, or texts such as 'l_eye,r_eye=eye'
+        merge:dict[str, list[str]]|Iterable[str]=(), # New name -> old names, or texts such as 'a,b=c'
         ignore:Iterable[str]=(), # Classes whose pixels do not count
     )->'LabelledPairs':
         "The same images with fewer classes. Unknown names raise `InputError`."
@@ -67,7 +70,7 @@ class LabelledPairs:
     def relabel(self,
         classes:ClassList, # What the ids are to mean
     )->'LabelledPairs':
-        "The same masks in the ids of another class list, by name. A class that occurs and is not in it raises `InputError`."
+        "The same masks in the ids of another class list, by name. A class that it lacks raises `InputError`."
         table = torch.full((256,), classes.ignore_index, dtype=torch.uint8)
         for i, name in enumerate(self.classes.names):
             if name in classes.names:
@@ -76,7 +79,8 @@ class LabelledPairs:
             has_class = (self.masks == i).flatten(1).any(1)
             if has_class.any():
                 raise InputError(f'{self.names[has_class.int().argmax()]}: expected a mask with the classes '
-                                 f'{", ".join(classes.names)}, found {name!r}; merge it into one of these, or ignore it')
+                                 f'{", ".join(classes.names)}, found {name!r}; '
+                                 'merge it into one of these, or ignore it')
         return LabelledPairs(self.images, table[self.masks.long()], self.names, classes)
 
 # %% ../nbs/01_data.ipynb #c020
@@ -96,8 +100,8 @@ def overlay(
 class ImageWarning(UserWarning):
     "An image was read, but perhaps not as expected."
 
-NOT_IMAGES = {'.bufr', '.emf', '.eps', '.grib', '.h5', '.hdf', '.mpeg', '.mpg', '.ps', '.wmf'} # use `image_suffixes`
-_NOT_DECODED = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'} # formats that Pillow knows and does not decode by itself
+NOT_IMAGES = {'.bufr', '.emf', '.eps', '.grib', '.h5', '.hdf', '.mpeg', '.mpg', '.ps', '.wmf'}
+_NOT_DECODED = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'} # known to Pillow, but not decoded by it
 
 @functools.cache
 def image_suffixes()->frozenset[str]: # Such as '.png', in small letters
@@ -108,6 +112,22 @@ def image_suffixes()->frozenset[str]: # Such as '.png', in small letters
         pillow_heif.register_heif_opener()
     decoded = set(Image.OPEN) - _NOT_DECODED
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in decoded)
+
+_HEIC = {'.heic', '.heif', '.hif'}
+_OTHER_IMAGES = _HEIC | {
+    '.arw', '.avif', '.cr2', '.cr3', '.czi', '.dcm', '.dicom', '.dng', '.exr', '.ima', '.jxl', '.lif', '.mha',
+    '.mhd', '.nd2', '.nef', '.nii', '.nrrd', '.orf', '.pef', '.raf', '.raw', '.rw2', '.svg', '.svs', '.vsi'}
+
+def files_passed_over(
+    files:Iterable[Path], # As from `visible_files`
+)->str|None: # A sentence without an end, or None
+    "How many files hold images of a kind that is not read, by their endings."
+    suffixes = (path.suffix.lower() for path in files)
+    counts = Counter(suffix for suffix in suffixes if suffix in _OTHER_IMAGES - image_suffixes())
+    if not counts: return None
+    kinds = ', '.join(f'{count:,} {suffix}' for suffix, count in sorted(counts.items()))
+    help = '; pip install pillow-heif makes HEIC readable' if _HEIC & counts.keys() else ''
+    return f'passed over by their ending: {kinds}{help}'
 
 # %% ../nbs/01_data.ipynb #c058
 def visible_files(
@@ -124,10 +144,12 @@ def visible_files(
                 elif entry.is_file(): yield Path(entry.path)
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f'{folder}: expected a folder with images, found {"a file" if folder.exists() else "nothing"}')
+        raise InputError(f'{folder}: expected a folder with images, found '
+                         f'{"a file" if folder.exists() else "nothing"}')
     try: return sorted(walk(str(folder), ()))
     except OSError as e:
-        raise InputError(f'{e.filename}: expected a folder that can be read, found this: {e.strerror.lower()}') from None
+        raise InputError(f'{e.filename}: expected a folder that can be read, found this: '
+                         f'{e.strerror.lower()}') from None
 
 def list_images(
     folder:str|Path, # Searched with all the folders in it, linked ones included
@@ -138,24 +160,8 @@ def list_images(
     if images: return images
     found = f'no image among its files, such as {files[0].name}' if files else 'an empty folder'
     note = files_passed_over(files)
-    raise InputError(f'{folder}: expected images such as .png or .jpg, found {found}' + (f'; {note}' if note else ''))
-
-# %% ../nbs/01_data.ipynb #a012
-_HEIC = {'.heic', '.heif', '.hif'}
-_OTHER_IMAGES = _HEIC | {
-    '.arw', '.avif', '.cr2', '.cr3', '.czi', '.dcm', '.dicom', '.dng', '.exr', '.ima', '.jxl', '.lif', '.mha', '.mhd',
-    '.nd2', '.nef', '.nii', '.nrrd', '.orf', '.pef', '.raf', '.raw', '.rw2', '.svg', '.svs', '.vsi'}
-
-def files_passed_over(
-    files:Iterable[Path], # As from `visible_files`
-)->str|None: # A sentence without an end, or None
-    "How many files hold images of a kind that is not read, by their endings."
-    suffixes = (path.suffix.lower() for path in files)
-    counts = Counter(suffix for suffix in suffixes if suffix in _OTHER_IMAGES - image_suffixes())
-    if not counts: return None
-    kinds = ', '.join(f'{count:,} {suffix}' for suffix, count in sorted(counts.items()))
-    help = '; pip install pillow-heif makes HEIC readable' if _HEIC & counts.keys() else ''
-    return f'passed over by their ending: {kinds}{help}'
+    if note: found = f'{found}; {note}'
+    raise InputError(f'{folder}: expected images such as .png or .jpg, found {found}')
 
 # %% ../nbs/01_data.ipynb #a020
 def _choose_page(
@@ -163,18 +169,20 @@ def _choose_page(
     path:str|Path, # Its name
     page:int|None, # Counted from 0; None for the only one
 ):
-    "Go to the page that is meant. A TIFF of several pages without one, and a page that is not there, raise `InputError`."
+    "Go to the page that is meant. Several pages of a TIFF, and a page that is not there, raise `InputError`."
     if page is None and not getattr(image, 'is_animated', False): return
     count = getattr(image, 'n_frames', 1)
     if page is not None:
-        if not 0 <= page < count: raise InputError(f'{path}: expected a page from 0 to {count - 1}, found {page}')
+        if not 0 <= page < count:
+            raise InputError(f'{path}: expected a page from 0 to {count - 1}, found {page}')
         return image.seek(page)
     if image.format == 'TIFF':
         size = image.size
         image.seek(1)
         if image.size == size: # else a small copy
             raise InputError(f'{path}: expected one page, found {count}, such as slices or one mask a class; '
-                             'save each as a file of its own, or name one in Python: open_image(path, page=0)')
+                             'save each as a file of its own, or name one in Python: '
+                             'open_image(path, page=0)')
         image.seek(0)
     elif image.format != 'MPO': # a phone's MPO is one picture with a small copy
         image.info['frames'] = count
@@ -188,14 +196,16 @@ def _load_pixels(
     "Decode in place. Colours of 16 bits that use only the lower ones raise `InputError`."
     num_pixels, limit = image.width*image.height, Image.MAX_IMAGE_PIXELS
     if limit and num_pixels > limit:
-        warnings.warn(f'{path}: {num_pixels/1e6:.0f} million pixels, an image this large takes a lot of memory to read', ImageWarning)
+        warnings.warn(f'{path}: {num_pixels/1e6:.0f} million pixels, an image this large takes a lot of '
+                      'memory to read', ImageWarning)
     is_deep = image.mode in ('RGB', 'RGBA', 'LA') and any(';16' in str(tile[3]) for tile in image.tile)
     image.load()
     if not is_deep: return
     colors = image.getbands()[:-1] if image.mode.endswith('A') else image.getbands()
     brightest = max(image.getchannel(band).getextrema()[1] for band in colors)
     if brightest < 64: # the upper 8 of 16 bits, so 14 bits or fewer are in use
-        raise InputError(f'{path}: expected colours that use 16 bits a channel (0 to 65,535), found none above '
+        raise InputError(f'{path}: expected colours that use 16 bits a channel (0 to 65,535), found none '
+                         'above '
                          f'{brightest*256 + 255:,}; scale them, or save them with 8 bits')
 
 def open_image(
@@ -203,10 +213,11 @@ def open_image(
     file:BinaryIO|None=None, # Its bytes, if it is not a file on the disk; then `path` is only named in errors
     page:int|None=None, # Of a file with several, counted from 0
 )->Image.Image: # Decoded in full, upright, of any mode
-    "Open an image file. One that is missing, no image, truncated, damaged or of several pages raises `InputError`."
+    "Open an image file. One that is missing, no image, damaged or of several pages raises `InputError`."
     image_suffixes() # registers HEIC
     try:
-        with Image.open(file or path, formats=[kind for kind in Image.ID if kind not in _NOT_DECODED]) as image:
+        decoded = [kind for kind in Image.ID if kind not in _NOT_DECODED]
+        with Image.open(file or path, formats=decoded) as image:
             _choose_page(image, path, page)
             _load_pixels(image, path)
         ImageOps.exif_transpose(image, in_place=True)
@@ -218,9 +229,11 @@ def open_image(
     except (FileNotFoundError, IsADirectoryError, PermissionError) as e:
         raise InputError(f'{path}: expected an image, found this: {e.strerror.lower()}') from None
     except UnidentifiedImageError:
-        raise InputError(f'{path}: expected an image, found a file of another kind or a badly damaged one') from None
+        found = 'a file of another kind or a badly damaged one'
+        raise InputError(f'{path}: expected an image, found {found}') from None
     except Exception as e: # whatever a decoder trips over, the file is at fault
-        raise InputError(f'{path}: expected a complete image, found a truncated, damaged or enormous one ({e})') from None
+        raise InputError(f'{path}: expected a complete image, found a truncated, damaged or enormous one '
+                         f'({e})') from None
 
 # %% ../nbs/01_data.ipynb #a030
 def _full_range(
@@ -230,7 +243,8 @@ def _full_range(
     source:str, # Named in errors
 )->tuple[float, float]: # Black and white
     "The range of values that fill their type. Others raise `InputError` with a proposal."
-    white, expected = dict(u=(65535, '16 bits that are used (0 to 65,535)'), f=(1, 'numbers from 0 to 1')).get(kind, (0, '8 bits'))
+    kinds = dict(u=(65535, '16 bits that are used (0 to 65,535)'), f=(1, 'numbers from 0 to 1'))
+    white, expected = kinds.get(kind, (0, '8 bits'))
     if 0 <= low and high <= white and (high == 0 or high >= white/4): return 0, white
     proposal = f'{math.floor(low)} {math.ceil(high)}'
     if low >= 0: proposal = f'0 {2**math.ceil(math.log2(max(high, 1) + 1)) - 1}'
@@ -243,7 +257,7 @@ def values_to_bytes(
     value_range:tuple[float, float]|None=None, # Black and white; None for 16 bits or 0 to 1, if they are used
     source:str='array', # Named in errors
 )->np.ndarray: # uint8, of the same shape
-    "Numbers as bytes. Bytes stay as they are; values whose range would have to be guessed raise `InputError`."
+    "Numbers as bytes. Bytes stay as they are; a range that would have to be guessed raises `InputError`."
     if values.dtype == np.uint8 or not values.size: return values.astype(np.uint8)
     dtype = values.dtype
     values = values.astype(np.float64)
@@ -261,12 +275,13 @@ def values_to_bytes(
 # %% ../nbs/01_data.ipynb #c065
 def to_8_bits(
     image:Image.Image, # Of any mode
-    value_range:tuple[float, float]|None=None, # Values that become black and white, in images of more than 8 bits
+    value_range:tuple[float, float]|None=None, # Values of black and white, where there are more than 8 bits
 )->Image.Image: # Of the same mode, or L
-    "An image of 16 or 32 bits as one of 8 bits, others as they are. A range that is not used raises `InputError`."
+    "An image of 16 or 32 bits as one of 8 bits. A range that would have to be guessed raises `InputError`."
     if not image.mode.startswith(('I', 'F')): return image
     values = np.asarray(image)
-    if image.format == 'PPM' and image.mode == 'I': value_range = value_range or (0, 65535) # its header has its range
+    if image.format == 'PPM' and image.mode == 'I':
+        value_range = value_range or (0, 65535) # its header says what is white
     return Image.fromarray(values_to_bytes(values, value_range, image.info.get('source', 'image')))
 
 def to_bytes(
@@ -324,7 +339,7 @@ def read_image(
     size:int|tuple[int, int]|None=None, # Side, or height and width; None keeps the size of the file
     channels:int=3, # 1 for greyscale, 3 for colour
     resize_mode:str='crop', # What to do with another shape: 'crop', 'resize' or 'pad'
-    value_range:tuple[float, float]|None=None, # Values that become black and white, in images of more than 8 bits
+    value_range:tuple[float, float]|None=None, # Values of black and white, where there are more than 8 bits
 )->torch.Tensor: # uint8 `[C, H, W]`
     "Read one image, upright, in the model's size and channels. Bad files raise `InputError`."
     return image_tensor(to_bytes(open_image(path), channels, value_range), size, resize_mode)
@@ -335,7 +350,8 @@ def write_image(
 ):
     "Write an image as PNG, atomically. Other numbers of channels raise `InputError`."
     if image.shape[0] not in (1, 3):
-        raise InputError(f'{path}: expected an image of 1 or 3 channels, as a PNG holds, found {image.shape[0]}')
+        raise InputError(f'{path}: expected an image of 1 or 3 channels, as a PNG holds, found '
+                         f'{image.shape[0]}')
     with atomic_path(path) as p:
         Image.fromarray(image.cpu().permute(1, 2, 0).squeeze(2).numpy()).save(p, format='PNG')
 
@@ -356,7 +372,7 @@ def write_cache(
     settings:dict, # What `open_cache` will ask for
     images:Iterable[torch.Tensor], # Yields uint8 `[C, H, W]`
 ):
-    "Write images to one array file, and a note with settings and checksum beside it. How many there are is known in the end."
+    "Write any number of images to one array file, and a note with settings and checksum beside it."
     checksum = count = 0
     def header(f): # of the same length for any number of images
         shape = count, *settings['shape'][1:]
@@ -368,7 +384,8 @@ def write_cache(
             f.write(image.numpy())
         f.seek(0)
         header(f)
-    write_json(path.with_suffix('.json'), settings | dict(shape=[count, *settings['shape'][1:]], checksum=checksum))
+    note = dict(shape=[count, *settings['shape'][1:]], checksum=checksum)
+    write_json(path.with_suffix('.json'), settings | note)
 
 def open_cache(
     path:Path, # A file of `write_cache`
@@ -410,9 +427,9 @@ def load_images(
     channels:int=3, # 1 for greyscale, 3 for colour
     resize_mode:str='crop', # 'crop', 'resize' or 'pad'
     cache:str|Path|None=None, # Folder for the decoded images; None keeps them in memory only
-    value_range:tuple[float, float]|None=None, # Values that become black and white, in images of more than 8 bits
+    value_range:tuple[float, float]|None=None, # Values of black and white, where there are more than 8 bits
 )->torch.Tensor: # uint8 `[N, C, H, W]`, in the order of `list_images`
-    "All images of a folder as one tensor, memory-mapped if `cache` is given. Images of kinds that are not read are counted in a warning."
+    "All images of a folder as one tensor, memory-mapped if `cache` is given."
     paths = list_images(folder)
     note = files_passed_over(visible_files(folder))
     if note: warnings.warn(f'{folder}: {note}', ImageWarning)
@@ -438,10 +455,10 @@ def _ids_of_colors(
     order = np.argsort(listed)
     place = order[np.searchsorted(listed[order], pixels).clip(max=len(listed) - 1)]
     for y, x in np.argwhere(listed[place] != pixels)[:1]:
-        raise InputError(f'{path}: expected the colours of the class list, found {tuple(rgb[y, x].tolist())} at x={x}, y={y}')
+        raise InputError(f'{path}: expected the colours of the class list, found '
+                         f'{tuple(rgb[y, x].tolist())} at x={x}, y={y}')
     return ids[place]
 
-# %% ../nbs/01_data.ipynb #c087
 def check_ids(
     ids:np.ndarray, # `[H, W]`, whole numbers
     classes:ClassList, # Which ids there are
@@ -455,7 +472,8 @@ def check_ids(
         if len(values) <= classes.num_classes: # greys that stand for classes
             greys = ', '.join(map(str, values))
             hint = f'; if its values {greys} stand for classes, give these greys as colours in the class list'
-        raise InputError(f'{path}: expected class ids from 0 to {classes.num_classes - 1}, or {classes.ignore_index} for ignore, '
+        raise InputError(f'{path}: expected class ids from 0 to {classes.num_classes - 1}, or '
+                         f'{classes.ignore_index} for ignore, '
                          f'found {ids[y, x]} at x={x}, y={y}{hint}')
     return ids.astype(np.uint8)
 
@@ -474,7 +492,8 @@ def binary_ids(
     if classes.num_classes != 2: return ids
     white = int(ids.max(initial=0))
     if white not in (255, 65535) or not np.isin(ids, (0, white)).all(): return ids
-    _note_once(notes, f'masks of 0 and {white} were read as the classes 0 and 1, {classes.names[0]} and {classes.names[1]}')
+    _note_once(notes, f'masks of 0 and {white} were read as the classes 0 and 1, {classes.names[0]} and '
+                      f'{classes.names[1]}')
     return (ids > 0).astype(np.uint8)
 
 def check_ignored(
@@ -484,9 +503,12 @@ def check_ignored(
 ):
     "Raise `InputError` if the masks hold ignored pixels, the first class, and no other class at all."
     counts = torch.bincount(masks.flatten().int(), minlength=256)
-    if classes.num_classes < 2 or not counts[classes.ignore_index] or counts[1:classes.num_classes].any(): return
-    raise InputError(f'{source}: expected pixels of other classes than {classes.names[0]!r}, found only pixels to ignore '
-                     f'({classes.ignore_index}); what they show needs the id of its class, such as 1 for {classes.names[1]!r}')
+    has_others = counts[1:classes.num_classes].any()
+    if classes.num_classes < 2 or has_others or not counts[classes.ignore_index]: return
+    raise InputError(f'{source}: expected pixels of other classes than {classes.names[0]!r}, found only '
+                     'pixels to ignore '
+                     f'({classes.ignore_index}); what they show needs the id of its class, '
+                     f'such as 1 for {classes.names[1]!r}')
 
 # %% ../nbs/01_data.ipynb #c089
 def _shown_colors(
@@ -518,9 +540,11 @@ def _check_mask_kind(image:Image.Image, path:str|Path):
         raise InputError(f'{path}: expected a mask of one page, found {image.info["frames"]}')
     if image.mode in ('RGBA', 'LA'):
         for y, x in np.argwhere(np.asarray(image.getchannel('A')) < 255)[:1]:
-            raise InputError(f'{path}: expected a mask without transparency, found a transparent pixel at x={x}, y={y}')
+            raise InputError(f'{path}: expected a mask without transparency, found a transparent pixel at '
+                             f'x={x}, y={y}')
     elif image.mode not in ('1', 'L', 'P', 'RGB') and not image.mode.startswith('I'):
-        raise InputError(f'{path}: expected a greyscale, palette or RGB mask, found one of Pillow\'s mode {image.mode}')
+        found = f"one of Pillow's mode {image.mode}"
+        raise InputError(f'{path}: expected a greyscale, palette or RGB mask, found {found}')
 
 def mask_ids(
     image:Image.Image, # A mask in any of the three forms
@@ -551,8 +575,8 @@ def read_mask(
     resize_mode:str='crop', # 'crop', 'resize' or 'pad', as for its image; bars are ignored
 )->torch.Tensor: # uint8 `[H, W]`
     "Read a mask. A colour that is not in the class list and an id out of range raise `InputError`."
-    ids = mask_ids(open_image(path), classes, path)
-    return image_tensor(Image.fromarray(ids), size, resize_mode, Image.Resampling.NEAREST, classes.ignore_index)[0]
+    ids = Image.fromarray(mask_ids(open_image(path), classes, path))
+    return image_tensor(ids, size, resize_mode, Image.Resampling.NEAREST, fill=classes.ignore_index)[0]
 
 def mask_image(
     ids:np.ndarray, # uint8 `[H, W]`
@@ -626,7 +650,7 @@ def _split_folder(
     folder:Path, # The folder
     mask_suffix:str|None, # What is added to the image's name; None for the usual ones
 )->tuple[list[Path], list[Path]]: # Images and masks
-    "Which files of a folder are masks: those named after another file, and PNG files beside a JPEG of the same name."
+    "Which files are masks: those named after another file, and those beside a JPEG of their name."
     names = Counter(name_in(path, folder) for path in files)
     jpegs = {name_in(path, folder) for path in files if path.suffix.lower() in ('.jpg', '.jpeg')}
     def is_mask(path):
@@ -640,9 +664,9 @@ def match_files(
     images:str|Path, # Folder of images
     masks:str|Path, # Folder of masks, or the same folder
     files:list[Path]|None=None, # Files that may be masks; None for the images in `masks`
-    mask_suffix:str|None=None, # What is added to an image's name to name its mask; None for the usual endings
+    mask_suffix:str|None=None, # What a mask's name has after its image's; None: usual ones
 )->tuple[dict[str, tuple[Path, Path]], list[str]]: # Name -> image file and mask file, and what is wrong
-    "Images and masks of two folders, or of one, matched by name. A file that is alone or there twice is a fault."
+    "Images and masks of two folders, or of one, matched by name. What is alone or there twice is a fault."
     images, masks = Path(images), Path(masks)
     image_files, mask_files = list_images(images), files
     if files is None and images.resolve() == masks.resolve():
@@ -656,7 +680,8 @@ def match_files(
         candidates = [other for other in _image_names(name, mask_suffix) if other in of_images]
         if not candidates: faults.append(f'{path}: expected its image in {images}, found none of that name')
         elif candidates[0] in matched:
-            faults.append(f'{path}: expected one mask of {of_images[candidates[0]]}, found {matched[candidates[0]].name} as well')
+            faults.append(f'{path}: expected one mask of {of_images[candidates[0]]}, found '
+                          f'{matched[candidates[0]].name} as well')
         else: matched[candidates[0]] = path
     faults += [f'{path}: expected its mask in {masks}, found none of that name'
                for name, path in of_images.items() if name not in matched]
@@ -684,8 +709,8 @@ def load_pairs(
     size:int|tuple[int, int]=64, # Side, or height and width
     channels:int=3, # 1 for greyscale, 3 for colour
     resize_mode:str='crop', # 'crop', 'resize' or 'pad', for image and mask alike
-    mask_suffix:str|None=None, # What is added to an image's name to name its mask; None for the usual endings
-    value_range:tuple[float, float]|None=None, # Values that become black and white, in images of more than 8 bits
+    mask_suffix:str|None=None, # What a mask's name has after its image's; None: usual ones
+    value_range:tuple[float, float]|None=None, # Values of black and white, where there are more than 8 bits
 )->LabelledPairs: # Sorted by name
     "Read labelled pairs from two folders. Every fault of a file raises `InputError`."
     classes = read_classes(classes)
@@ -695,7 +720,8 @@ def load_pairs(
     for image_path, mask_path in progress(files.values(), desc='reading pairs'):
         image, ids = _read_pair(image_path, mask_path, classes, notes)
         image_tensors.append(image_tensor(to_bytes(image, channels, value_range), size, resize_mode))
-        mask_tensors.append(image_tensor(ids, size, resize_mode, Image.Resampling.NEAREST, classes.ignore_index)[0])
+        mask = image_tensor(ids, size, resize_mode, Image.Resampling.NEAREST, fill=classes.ignore_index)
+        mask_tensors.append(mask[0])
     pairs = LabelledPairs(torch.stack(image_tensors), torch.stack(mask_tensors), list(files), classes)
     check_ignored(pairs.masks, classes, masks)
     for note in notes: warnings.warn(f'{masks}: {note}', ImageWarning)
@@ -727,7 +753,8 @@ def split_names(
     split = {part: sorted(names[i] for i in order[a:b]) for part, a, b in zip(fractions, ends, ends[1:])}
     for part in split:
         if not split[part]:
-            raise InputError(f'split: expected an image or more in every part, found none for {part!r} out of {len(names)}')
+            raise InputError(f'split: expected an image or more in every part, found none for {part!r} out '
+                             f'of {len(names)}')
     return split
 
 # %% ../nbs/01_data.ipynb #c105
@@ -742,9 +769,11 @@ def _check_split(
     all_names, seen = set(names or ()), {}
     for part, members in split.items():
         for name in members:
-            if not isinstance(name, str): raise InputError(f'{source}: expected names of images, found {name!r} in {part!r}')
+            if not isinstance(name, str):
+                raise InputError(f'{source}: expected names of images, found {name!r} in {part!r}')
             if name in seen:
-                raise InputError(f'{source}: expected each image once, found {name!r} in {seen[name]!r} and in {part!r}')
+                raise InputError(f'{source}: expected each image once, found {name!r} in {seen[name]!r} and '
+                                 f'in {part!r}')
             if names is not None and name not in all_names:
                 raise InputError(f'{source}: expected known images, found {name!r} in {part!r}')
             seen[name] = part

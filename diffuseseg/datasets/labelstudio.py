@@ -171,7 +171,7 @@ def _regions(
     results = [result for result in value_of(annotation, 'result', list) if isinstance(result, dict)]
     results = [result for result in results if isinstance(result.get('value'), dict)]
     with_label = [any(key.endswith('labels') for key in result['value']) for result in results]
-    labelled = {str(result['id']) for result, has_label in zip(results, with_label) if has_label and 'id' in result}
+    labelled = {str(result['id']) for result, label in zip(results, with_label) if label and 'id' in result}
     regions = []
     for k, (result, has_label) in enumerate(zip(results, with_label)):
         about_another = 'id' in result and str(result['id']) in labelled

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core import InputError, read_text
-from ..data import (ClassList, binary_ids, by_name, celebamask_classes, check_ids, list_images, mask_ids,
-                             match_files, name_in, open_image, visible_files)
+from ..data import (ClassList, binary_ids, by_name, celebamask_classes, check_ids, list_images,
+                             mask_ids, match_files, name_in, open_image, visible_files)
 from .annotations import (Annotations, ErrorList, LabelledImage, collecting, error_context,
                                              last_part)
 from .class_lists import (CLASS_FILES, RELEASE_NAMES, background_id, class_file, class_id,
@@ -49,14 +49,15 @@ def _mask_files(
     **settings, # For `read`
 )->list[LabelledImage]:
     "Labelled images whose masks are files."
-    return [LabelledImage(name, partial(open_image, image), partial(read, mask, **settings), mask, drawn=False)
+    read = partial(read, **settings)
+    return [LabelledImage(name, partial(open_image, image), partial(read, mask), mask, drawn=False)
             for name, (image, mask) in files.items()]
 
 def list_folders(
     images:Path, # Folder of images
     masks:Path, # Folder of masks, or the same folder
     classes:ClassList|None=None, # What the masks mean; None for the list that lies with them
-    mask_suffix:str|None=None, # What is added to an image's name to name its mask; None for the usual endings
+    mask_suffix:str|None=None, # What a mask's name has after its image's; None: usual ones
 )->Annotations:
     "Images and masks in two folders, or in one."
     classes, notes = _found_classes(masks, classes), []
@@ -74,8 +75,9 @@ def _read_array(
     try: array = np.load(path, mmap_mode='r', allow_pickle=False)
     except Exception as e: # whatever the decoder trips over, the file is at fault
         if 'Python objects' in str(e):
-            raise InputError(f'{path}: expected numbers, found Python objects, which may run code when they are read; '
-                             'its author can save it anew by np.save(path, labels.astype(np.uint8))') from None
+            raise InputError(f'{path}: expected numbers, found Python objects, which may run code when they '
+                             'are read; '
+                             'its author can save it by np.save(path, labels.astype(np.uint8))') from None
         found = 'another kind of file or a damaged one' if path.exists() else 'nothing'
         raise InputError(f'{path}: expected an array in a .npy file, found {found}') from None
     if not isinstance(array, np.ndarray) or array.ndim != 2:
@@ -96,8 +98,8 @@ def release_name(
 def list_npy(
     images:Path, # Folder of images
     masks:Path, # Folder of arrays with the names of the images, usually the same
-    classes:ClassList|None=None, # What the ids mean; None for the list that lies there, or one of the paper's data sets
-    mask_suffix:str|None=None, # What is added to an image's name to name its array; None for the usual endings
+    classes:ClassList|None=None, # None: the list that lies there, or one of the paper's data sets
+    mask_suffix:str|None=None, # What an array's name has after its image's; None: usual ones
 )->Annotations:
     "Images with arrays of labels."
     if classes is None and class_file(masks): classes = ClassList.read(class_file(masks))
@@ -116,14 +118,15 @@ def _is_voc(
     names:Iterable[str], # Of its masks
 )->bool:
     "Whether masks are from Pascal VOC itself, by the names of their folders, or of all files."
-    if any(re.match(r'VOC(devkit|[-_ ]?\d{4})', part, re.IGNORECASE) for part in masks.absolute().parts): return True
+    if any(re.match(r'VOC(devkit|[-_ ]?\d{4})', part, re.IGNORECASE) for part in masks.absolute().parts):
+        return True
     names = list(names)
     return bool(names) and all(re.fullmatch(r'\d{4}_\d{6}', name) for name in names)
 
 def voc_classes(
     masks:Path, # The VOC folder, or its SegmentationClass
 )->ClassList|None: # None if nothing says what the masks mean
-    "The classes of masks in the folders of Pascal VOC: of a file that lies there, or the 21 if it is VOC itself."
+    "The classes in folders of Pascal VOC: of a file that lies there, or the 21 if it is VOC itself."
     masks = _inner(masks, 'SegmentationClass')
     path = class_file(masks)
     if path: return ClassList.read(path)
@@ -139,15 +142,16 @@ def _inner(
 def list_voc(
     images:Path, # The VOC folder, or its JPEGImages
     masks:Path, # The VOC folder, or its SegmentationClass
-    classes:ClassList|None=None, # Names of the ids; None for the list that lies there, or the 21 of Pascal VOC
-    split:str|None=None, # A list in ImageSets/Segmentation: 'train', 'val', 'trainval'; None for all that have a mask
-    mask_suffix:str|None=None, # What is added to an image's name to name its mask; None for the usual endings
+    classes:ClassList|None=None, # None: the list that lies there, or the 21 of Pascal VOC
+    split:str|None=None, # A list in ImageSets/Segmentation, such as 'train'; None: all with a mask
+    mask_suffix:str|None=None, # What a mask's name has after its image's; None: usual ones
 )->Annotations:
     "Photographs with masks in the folders of Pascal VOC."
     classes = classes or voc_classes(masks)
     images, masks = _inner(images, 'JPEGImages'), _inner(masks, 'SegmentationClass')
     if classes is None:
-        raise InputError(f'{masks}: expected a class list such as labelmap.txt or class_names.txt beside these masks, found none; '
+        raise InputError(f'{masks}: expected a class list such as labelmap.txt or class_names.txt beside '
+                         'these masks, found none; '
                          "name it, or name 'voc' for the 21 classes of Pascal VOC")
     files, faults = match_files(images, masks, mask_suffix=mask_suffix)
     alone = [fault for fault in faults if 'expected its mask in' in fault]
@@ -158,7 +162,8 @@ def list_voc(
     else:
         path = masks.parent/'ImageSets/Segmentation'/f'{last_part(split)}.txt'
         wanted = list(dict.fromkeys(line.strip() for line in read_text(path).splitlines() if line.strip()))
-        there = [(folder, {name_in(file, folder) for file in list_images(folder)}) for folder in (images, masks)]
+        there = [(folder, {name_in(file, folder) for file in list_images(folder)})
+                 for folder in (images, masks)]
         faults = [fault for fault in faults if 'expected its' not in fault] # of other parts
         faults += [f'{path}: expected {name!r} in {folder}, found none' for name in wanted
                    for folder, names in there if name not in names and name not in files]
@@ -202,10 +207,12 @@ def _draw_parts(
 )->np.ndarray: # uint8 `[H, W]`
     "The parts of a face, laid over each other in the published order."
     order, ids, faults = celebamask_classes().names, None, []
-    for part, path in sorted(parts.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1):
+    ranks = {part: rank for rank, part in enumerate(order)}
+    for part, path in sorted(parts.items(), key=lambda item: ranks.get(item[0], -1)):
         with collecting(faults), error_context(path):
             if part not in order[1:]:
-                raise InputError(f'expected a part of CelebAMask-HQ, found {part!r}; {suggestion(part, order[1:])}')
+                raise InputError(f'expected a part of CelebAMask-HQ, found {part!r}; '
+                                 f'{suggestion(part, order[1:])}')
             inside = np.asarray(open_image(path).convert('RGB')).any(2)
             if ids is None: ids = np.full(inside.shape, background_id(classes), np.uint8)
             if ids.shape != inside.shape:
@@ -239,7 +246,8 @@ def list_celebamask(
     if split not in (None, 'train', 'val', 'test'):
         raise InputError(f"split: expected 'train', 'val' or 'test', found {split!r}")
     classes = classes or celebamask_classes()
-    mappings = [folder/'CelebA-HQ-to-CelebA-mapping.txt' for folder in (images, images.parent, masks, masks.parent)]
+    places = images, images.parent, masks, masks.parent
+    mappings = [folder/'CelebA-HQ-to-CelebA-mapping.txt' for folder in places]
     images, masks = _inner(images, 'CelebA-HQ-img'), _inner(masks, 'CelebAMask-HQ-mask-anno')
     faults, numbers, labelled = [], {}, []
     files = by_name(images)
