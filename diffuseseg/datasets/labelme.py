@@ -48,7 +48,7 @@ def _parse(
 ):
     "The label of a shape, and what draws its region; None if its kind is not read."
     label = value_of(shape, 'label', str)
-    kind = shape.get('shape_type') or 'polygon'
+    kind = value_of(shape, 'shape_type', str) if shape.get('shape_type') else 'polygon'
     if kind in _CORNERS: return label, partial(labelme_region, shape)
     why = f'a {kind} has no area' if kind in _NO_AREA else 'this kind is not read'
     collector.leave_out(f'of kind {shorten(kind)}', why, what)
