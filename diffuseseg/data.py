@@ -469,7 +469,7 @@ def check_ids(
     for y, x in np.argwhere(wrong)[:1]:
         values = np.unique(ids).tolist()
         hint = ''
-        if len(values) <= classes.num_classes: # greys that stand for classes
+        if 2 <= len(values) <= classes.num_classes: # greys that stand for classes
             greys = ', '.join(map(str, values))
             hint = f'; if its values {greys} stand for classes, give these greys as colours in the class list'
         raise InputError(f'{path}: expected class ids from 0 to {classes.num_classes - 1}, or '
@@ -675,16 +675,18 @@ def match_files(
     faults = []
     of_images = _named_files(image_files, images, faults)
     of_masks = _named_files(mask_files, masks, faults)
-    matched = {}
+    matched, mask_faults = {}, []
     for name, path in sorted(of_masks.items(), key=lambda item: item[0] not in of_images): # exact names first
-        candidates = [other for other in _image_names(name, mask_suffix) if other in of_images]
-        if not candidates: faults.append(f'{path}: expected its image in {images}, found none of that name')
-        elif candidates[0] in matched:
-            faults.append(f'{path}: expected one mask of {of_images[candidates[0]]}, found '
-                          f'{matched[candidates[0]].name} as well')
-        else: matched[candidates[0]] = path
+        image_name = next((other for other in _image_names(name, mask_suffix) if other in of_images), None)
+        if image_name is None:
+            mask_faults.append(f'{path}: expected its image in {images}, found none of that name')
+        elif image_name in matched:
+            other = matched[image_name].name
+            mask_faults.append(f'{path}: expected one mask of {of_images[image_name]}, found {other} as well')
+        else: matched[image_name] = path
     faults += [f'{path}: expected its mask in {masks}, found none of that name'
                for name, path in of_images.items() if name not in matched]
+    faults += mask_faults
     return {name: (of_images[name], matched[name]) for name in sorted(matched)}, faults
 
 # %% ../nbs/01_data.ipynb #c099

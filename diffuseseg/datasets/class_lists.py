@@ -33,7 +33,7 @@ def as_label(
     if not isinstance(value, str): return value
     if re.search(r'[\ud800-\udfff]', value):
         raise InputError(f'expected a label of whole characters, found {value!r}')
-    return unicodedata.normalize('NFC', ' '.join(value.split()))
+    return unicodedata.normalize('NFC', re.sub(r'[^\S\r\n]+', ' ', value).strip())
 
 def _is_byte(value)->bool: return type(value) is int and 0 <= value <= 255
 
