@@ -49,7 +49,7 @@ def printable(name:str)->str:
 # %% ../../nbs/datasets/image_files.ipynb #c071
 MASK_WORDS = frozenset('''annotation annotations celebamask-hq-mask-anno groundtruth gt gtfine label labelids
 labels mask masks overlays seg segmentation segmentationclass segmentationobject segmentations
-trainids'''.split())
+segmentationclassvisualization trainids'''.split())
 SIDE_FILES = frozenset('''.cfg .csv .db .html .ini .json .jsonl .lock .log .md .py .toml .tsv .txt .xml .yaml
 .yml'''.split())
 

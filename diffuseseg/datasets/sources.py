@@ -209,7 +209,7 @@ def load_source(
     skip_bad:bool=False, # Leave out bad images, instead of an error at the first
     value_range:tuple[float, float]|None=None, # Numbers of an array that stand for black and white
 )->Unlabelled: # Images, names, and what was left out
-    "All images of a source as one tensor, memory-mapped if cached. Bad ones raise `InputError`, or are skipped."
+    "All images of a source as one tensor, memory-mapped from a cache. Bad ones are errors or left out."
     height, width = (size, size) if isinstance(size, int) else size
     def read():
         names, skipped, passed_over = [], [], Counter()
