@@ -45,7 +45,7 @@ def plot_classes(
     axes.bar(positions + .2, of_pixels, width=.4, color=colors, edgecolor='grey', label='of the pixels')
     axes.set_xticks(positions, classes.names, rotation=90)
     axes.set(yscale='log', ylabel='share', title=f'{len(rows):,} pairs')
-    axes.legend()
+    figure.legend(loc='outside right upper')
     return figure
 
 # %% ../../nbs/export/gallery.ipynb #c011
