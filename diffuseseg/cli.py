@@ -82,6 +82,8 @@ def parse_value(
         raise ArgumentTypeError(f'expected {expected}, found {text!r}') from None
 
 # %% ../nbs/10_cli.ipynb #c014
+GONE = ('suggest',) # commands of earlier versions, whose sections are passed over
+
 def read_config(
     path:Path, # YAML file with option names, with - or _, and values; or one such mapping for each command
     options:dict[str, Option], # Those of the command
@@ -135,8 +137,6 @@ def section_names(
     "Whose options a project file holds; none if it holds those of one command only."
     from diffuseseg.core import read_yaml
     return [key for key, value in read_yaml(path).items() if key in commands and isinstance(value, dict)]
-
-GONE = ('suggest',) # commands of earlier versions, whose sections are passed over
 
 def section(
     path:Path, # Where it comes from
