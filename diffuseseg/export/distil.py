@@ -25,9 +25,9 @@ from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from ..core import (InputError, atomic_path, check_same_settings, generator, import_optional, load_tensors,
-                             output_folder, pick_device, pick_precision, progress, read_json, save_tensors,
-                             to_float, write_json)
+from ..core import (InputError, atomic_path, check_same_settings, generator, import_optional,
+                             load_tensors, output_folder, pick_device, pick_precision, progress, read_json,
+                             save_tensors, to_float, write_json)
 from ..data import ClassList, LabelledPairs, open_image, read_image, read_mask, write_image
 from ..ensemble import Segmentation, Segmenter, check_labels, entropy, flipped_class_ids
 from ..evaluate import check_classes
@@ -41,10 +41,10 @@ from ..unet import load_state
 class StudentConfig:
     "Shape and training of a student."
     encoder: str = 'tu-regnety_002' # Encoder of segmentation-models-pytorch; its weights start at random
-    widths: tuple[int, ...] = (128, 64, 32, 16) # Channels of the decoder, one number for each halving of the resolution
+    widths: tuple[int, ...] = (128, 64, 32, 16) # Channels of the decoder, one for each halving of the size
     steps: int = 2000 # Optimiser steps
     batch_size: int = 32 # Images in a step
-    lr: float = .003 # Peak learning rate, after a warm-up over a twentieth of the steps; then cosine decay to zero
+    lr: float = .003 # Peak learning rate, after a warm-up over 1/20 of the steps; cosine decay to zero
     weight_decay: float = .01 # Weight decay of AdamW
     augment: bool = True # Mirror, shift, rotate, scale and recolour the images
     real_share: float = .25 # Share of labelled images in a batch, if there are any beside the generated ones
@@ -92,7 +92,7 @@ class Student(nn.Module):
         image_size:int, # Height and width of the images that it learns from
         image_channels:int=3, # 1 for greyscale, 3 for colour
         config:StudentConfig=StudentConfig(), # Its shape
-        resize_mode:str='crop', # How images of other shapes are brought to its size: 'crop', 'resize' or 'pad'
+        resize_mode:str='crop', # How images of other shapes fit in: 'crop', 'resize' or 'pad'
     ):
         super().__init__()
         config.check()
@@ -104,8 +104,8 @@ class Student(nn.Module):
         self.net = _make_network(config, image_channels, classes.num_classes)
         halvings = 2**len(config.widths)
         if image_size % halvings:
-            raise InputError(f'widths: {len(config.widths)} numbers need images whose side is a multiple of {halvings}, '
-                             f'found {image_size}')
+            raise InputError(f'widths: {len(config.widths)} numbers need images whose side is a multiple of '
+                             f'{halvings}, found {image_size}')
 
     @property
     def fit(self)->str: return self.resize_mode # as a `Segmenter` calls it
@@ -120,8 +120,8 @@ def _make_network(config:StudentConfig, in_channels:int, num_classes:int)->nn.Mo
             return smp.Unet(config.encoder, encoder_depth=len(config.widths), encoder_weights=None,
                             decoder_channels=config.widths, in_channels=in_channels, classes=num_classes)
     except (KeyError, RuntimeError, ValueError) as e:
-        raise InputError(f'encoder: expected a name that segmentation-models-pytorch {smp.__version__} knows, '
-                         f'found {config.encoder!r} ({e})') from None
+        raise InputError('encoder: expected a name that segmentation-models-pytorch '
+                         f'{smp.__version__} knows, found {config.encoder!r} ({e})') from None
 
 # %% ../../nbs/export/distil.ipynb #c013
 @patch
@@ -130,7 +130,7 @@ def segment(self:Student,
     images:torch.Tensor, # uint8 `[N, C, H, W]`
     batch_size:int=64, # Images at a time
     return_probs:bool=False, # Also return the class probabilities
-    flip:bool=True, # Average with the prediction for the mirrored images (TTA): slightly better, twice the time
+    flip:bool=True, # Average with the mirrored images' prediction (TTA): slightly better, twice the time
 )->Segmentation: # Its uncertainty is the entropy of the probabilities, in bits
     "Masks of images. Images of other channels raise `InputError`."
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.image_channels:
@@ -148,7 +148,8 @@ def segment(self:Student,
         masks.append(probs.argmax(1).to(torch.uint8))
         uncertainty.append(entropy(probs, 1))
         if return_probs: all_probs.append(probs)
-    return Segmentation(torch.cat(masks), torch.cat(uncertainty), torch.cat(all_probs) if return_probs else None)
+    probs = torch.cat(all_probs) if return_probs else None
+    return Segmentation(torch.cat(masks), torch.cat(uncertainty), probs)
 
 # %% ../../nbs/export/distil.ipynb #c016
 def _write_soft(
@@ -165,8 +166,8 @@ def _read_soft(
     "Probabilities as bytes. A damaged file or another number of classes raises `InputError`."
     image = open_image(path)
     if image.mode != 'L' or image.height % num_classes:
-        raise InputError(f'{path}: expected a greyscale picture of {num_classes} classes one below the other, '
-                         f'found mode {image.mode}, {image.width}x{image.height}')
+        raise InputError(f'{path}: expected a greyscale picture of {num_classes} classes one below the '
+                         f'other, found mode {image.mode}, {image.width}x{image.height}')
     return torch.from_numpy(np.array(image)).view(num_classes, -1, image.width)
 
 # %% ../../nbs/export/distil.ipynb #c018
@@ -328,8 +329,8 @@ def _check_finite(
     "Raise `InputError` if the last loss, a weight or a running mean is no longer a finite number."
     values = [v for v in student.net.state_dict().values() if v.is_floating_point()] + losses[-1:]
     if not torch.stack([v.isfinite().all() for v in values]).all():
-        raise InputError(f'lr: the loss or a weight was no longer a number by step {step}; expected a lower lr, '
-                         f'found {student.config.lr}')
+        raise InputError(f'lr: the loss or a weight was no longer a number by step {step}; expected a lower '
+                         f'lr, found {student.config.lr}')
 
 def _save_progress(
     student:Student, # In training
@@ -363,7 +364,7 @@ def train_student(
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     show_progress:bool|None=None, # None: on a terminal
 )->list[float]: # Loss of each step that was taken
-    "Train a student. Another run's folder, no examples, and a loss that does not stay finite raise `InputError`."
+    "Train a student. No examples, a damaged state and a loss that is not finite raise `InputError`."
     c = student.config.check()
     state = Path(out)/'state.safetensors' if out else None
     device = pick_device(device)
@@ -415,7 +416,8 @@ def load_student(
         raise InputError(f'{path}: expected a student, found a {config.get("kind")}')
     try:
         resize_mode = config.get('resize_mode', config.get('fit', 'crop')) # older files say fit
-        student = Student(ClassList.from_dict(config['classes']), config['image_size'], config['image_channels'],
+        classes = ClassList.from_dict(config['classes'])
+        student = Student(classes, config['image_size'], config['image_channels'],
                           config=StudentConfig(**config['student']), resize_mode=resize_mode)
     except Exception as e: # of many kinds; the file is at fault
         raise InputError(f'{path}: expected a student of this version, found other settings ({e})') from None
@@ -427,8 +429,9 @@ def export_onnx(
     path:str|Path, # Target file, `*.onnx`
     student:Student, # To export
 ):
-    """Write the student as an ONNX network: `images`, uint8 `[N, C, H, W]`, to `probs`, float32 `[N, K, H, W]`.
+    """Write the student as an ONNX network.
 
+    It maps `images`, uint8 `[N, C, H, W]`, to `probs`, float32 `[N, K, H, W]`.
     Missing packages raise `InputError`."""
     for package in ('onnx', 'onnxscript'): import_optional(package, package, 'distil')
     size = student.image_size
@@ -463,10 +466,11 @@ def _check_teacher(
 ):
     "Raise `InputError` unless this is the head that labelled the pairs."
     if not isinstance(teacher, Segmenter):
-        raise InputError(f'{pairs}: expected a segmentation head as the teacher, found a {type(teacher).__name__}')
+        kind = type(teacher).__name__
+        raise InputError(f'{pairs}: expected a segmentation head as the teacher, found a {kind}')
     if settings['head'] != head_id(teacher):
-        raise InputError(f'{pairs}: the pairs were labelled by another head than this teacher; name the head that '
-                         f'labelled them (--head), or learn the masks as they are (--labels hard) '
+        raise InputError(f'{pairs}: the pairs were labelled by another head than this teacher; name the head '
+                         'that labelled them (--head), or learn the masks as they are (--labels hard) '
                          f'(pairs of head {settings["head"]}, teacher {head_id(teacher)})')
 
 def _examples_id(
@@ -475,7 +479,8 @@ def _examples_id(
     "Fingerprint of a set of examples."
     digest = hashlib.sha256()
     for value in parts:
-        digest.update(value.cpu().flatten().numpy() if isinstance(value, torch.Tensor) else json.dumps(value).encode())
+        if isinstance(value, torch.Tensor): digest.update(value.cpu().flatten().numpy())
+        else: digest.update(json.dumps(value).encode())
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/export/distil.ipynb #c071
@@ -491,7 +496,8 @@ def _check_run(
         raise InputError(f'{path}: expected settings by name, found {type(before).__name__}')
     before = _flat(before)
     now = _flat(json.loads(json.dumps(settings)))
-    before['pairs.resize_mode'] = before.pop('pairs.fit', before.get('pairs.resize_mode', 'crop')) # older files
+    old_mode = before.pop('pairs.fit', 'crop') # of older files
+    before.setdefault('pairs.resize_mode', old_mode)
     gone = dict.fromkeys(before.keys() - now.keys())
     check_same_settings(path, before, now | gone, free=('student.workers', 'student.save_minutes'))
     return True
@@ -509,8 +515,8 @@ def _flat(
 # %% ../../nbs/export/distil.ipynb #c055
 def distil(
     pairs:str|Path, # Folder of `generate`
-    out:str|Path, # Folder for student.safetensors and student.onnx; started with the same settings, it is resumed
-    teacher:Segmenter|None=None, # The head that labelled the pairs, to learn its probabilities; None: the masks
+    out:str|Path, # Folder for student.safetensors and student.onnx; the same settings resume
+    teacher:Segmenter|None=None, # The head that labelled the pairs, to learn its probabilities; None: masks
     labelled:LabelledPairs|None=None, # Labelled images to learn from as well
     uncertain:float=0., # Share of the pairs to leave out, those of highest uncertainty
     config:StudentConfig|None=None, # Shape and training; None for the defaults
@@ -532,7 +538,8 @@ def distil(
     if teacher is not None: _check_teacher(teacher, pairs, settings)
     run = dict(pairs=settings | dict(number=len(rows), uncertain=uncertain), student=asdict(config),
                labels='soft' if teacher else 'hard', labelled=None)
-    run['pairs']['sha256'] = _examples_id([[row[k] for k in ('index', 'image_sha256', 'mask_sha256')] for row in rows])
+    hashes = [[row[name] for name in ('index', 'image_sha256', 'mask_sha256')] for row in rows]
+    run['pairs']['sha256'] = _examples_id(hashes)
     if labelled:
         check_classes(classes, labelled.classes)
         check_labels(labelled.masks, classes, settings['image_size'])

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from ..core import InputError, atomic_path, image_grid, write_text
 from ..data import ClassList, overlay, read_image, read_mask, write_image
-from .export import pixel_counts
+from .filters import pixel_counts
 from ..generate import read_manifest
 
 # %% ../../nbs/export/gallery.ipynb #c008
