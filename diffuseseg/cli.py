@@ -54,7 +54,7 @@ def _kind(annotation:str)->tuple[type, int|str|None]|None:
         if container in ('tuple', 'list', 'Iterable') and items[0] in _KINDS: return _KINDS[items[0]], size
     return None
 
-# %% ../nbs/10_cli.ipynb #c003
+# %% ../nbs/10_cli.ipynb #c005
 def _parameters(node:ast.FunctionDef|ast.ClassDef)->list[tuple]:
     "Name, annotation and default of each parameter of a function, or of each field of a dataclass."
     if isinstance(node, ast.ClassDef):
@@ -135,7 +135,7 @@ def _hint(name:str, names:Iterable[str])->str:
     near = difflib.get_close_matches(name.replace('_', '-'), list(names), 1)
     return f'; did you mean {near[0]}?' if near else f'; there are {", ".join(names)}'
 
-# %% ../nbs/10_cli.ipynb #c004
+# %% ../nbs/10_cli.ipynb #c007
 RENAMED = dict(fit='resize_mode', accumulate='gradient_accumulation_steps', rank='num_components',
                samples='num_generated', draws='num_noise_samples', speckles='min_component_area')
 
@@ -194,7 +194,7 @@ def section_text(
         elif explain: lines.append(f'  # {o.flag[2:]}: {_value_text(o.default)}{explanation}')
     return '\n'.join(lines) + '\n'
 
-# %% ../nbs/10_cli.ipynb #c015
+# %% ../nbs/10_cli.ipynb #c008
 def _take(settings:dict, function:Callable)->dict:
     "Remove those settings that are parameters of a function, and return them."
     names = inspect.signature(function).parameters
@@ -700,7 +700,7 @@ def keep_record(
     out = values.get('out')
     one_of_many = not _is_main_process() or (name == 'generate' and values['rank'])
     if not COMMANDS[name].keeps or not out or values.get('verify') or one_of_many: return
-    path = out.with_suffix('.yaml') if name == 'fit' else out/'config.yaml'
+    path = Path(out).with_suffix('.yaml') if name == 'fit' else Path(out)/'config.yaml'
     if name == 'generate': values = values | dict(rank=None, world_size=None)
     if 'overwrite' in values: values = values | dict(overwrite=False) # not to be repeated without a thought
     write_text(path, run_record(name, command_options(name), values))
