@@ -137,7 +137,7 @@ def _hint(name:str, names:Iterable[str])->str:
 
 # %% ../nbs/10_cli.ipynb #c007
 RENAMED = dict(fit='resize_mode', accumulate='gradient_accumulation_steps', rank='num_components',
-               samples='num_generated', draws='num_noise_samples', speckles='min_component_area')
+               samples='num_generated', draws='num_noise_samples', speckles='min_component_area') # old name
 
 def _current_name(name:str, options:dict[str, Option])->str:
     "The name of an option today. The use of an old name is noted on the error stream."
@@ -381,7 +381,7 @@ def _cross_validated(segmenter, pairs, settings:dict, folds:int)->str:
     "One line with the cross-validated score of the features that a head reads."
     from diffuseseg.analysis.feature_selection import cross_validate
     if not folds or len(pairs) < 2: return 'not cross-validated'
-    if settings.get('max_memory') is not None: return 'not cross-validated, which would need more than --max-memory'
+    if settings.get('max_memory') is not None: return 'not cross-validated: needs more than --max-memory'
     chosen = _cross_settings(settings) | dict(folds=folds)
     return _score_text(cross_validate(segmenter.diffusion, pairs, [segmenter.spec], **chosen)[0])
 
