@@ -236,7 +236,7 @@ def train_command(
     config, start = TrainConfig(**settings), load_diffusion(init, 'cpu') if init else None
     given = dict(preset=preset, image_size=size, image_channels=channels, schedule=schedule, prediction=prediction)
     net, scheduler = network(start, dropout, {k: v for k, v in given.items() if v is not None})
-    fit = fit or (start.fit if start else 'crop')
+    fit = fit or (start.resize_mode if start else 'crop')
     found = load_source(images, net.image_size, net.image_channels, fit, cache, skip_bad)
     data, kept = hold_out(found.images, held_out, config.seed)
     shown = previews and net.image_channels in (1, 3) # nobody has seen a picture of five channels
@@ -319,7 +319,7 @@ def fit_command(
     if auto and preset: raise InputError(f'auto, preset: expected one of them at most, found both, with preset {preset}')
     diffusion = load_diffusion(model, device)
     spec = spec_preset(preset, diffusion) if preset else None
-    pairs = load_labelled(images, masks, classes, format, split, merge, ignore, None, diffusion.image_size, diffusion.image_channels, fit or diffusion.fit)
+    pairs = load_labelled(images, masks, classes, format, split, merge, ignore, None, diffusion.image_size, diffusion.image_channels, fit or diffusion.resize_mode)
     out.parent.mkdir(parents=True, exist_ok=True)
     if auto: spec = chosen_spec(diffusion, pairs, settings)
     segmenter = fit_ensemble(diffusion, pairs, spec, store=store or out.parent, show=None, **settings)

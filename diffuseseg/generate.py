@@ -49,7 +49,7 @@ def pair_settings(
     if segmenter.diffusion.model_id != diffusion.model_id: raise InputError(
         f'segmenter: expected a head for model {diffusion.model_id}, found one for model {segmenter.diffusion.model_id}')
     return dict(model=diffusion.model_id, head=head_id(segmenter), sampler=sampler, steps=steps, seed=seed,
-                image_size=diffusion.image_size, image_channels=diffusion.image_channels, fit=diffusion.fit)
+                image_size=diffusion.image_size, image_channels=diffusion.image_channels, fit=diffusion.resize_mode)
 
 # %% ../nbs/09_generate.ipynb #c016
 def check_settings(

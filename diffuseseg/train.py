@@ -306,7 +306,7 @@ def start_from(self:Trainer,
 @patch
 def info(self:Trainer)->dict:
     "What the model remembers of its training."
-    known = dict(images_seen=self.step*self.config.batch_size, steps=self.step, fit=self.fit)
+    known = dict(images_seen=self.step*self.config.batch_size, steps=self.step, resize_mode=self.fit)
     if self.init is None: return known
     return known | dict(init=self.init.model_id, **{k: known[k] + self.init.info.get(k, 0) for k in ('images_seen', 'steps')})
 
