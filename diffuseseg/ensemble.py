@@ -12,8 +12,8 @@ import copy
 import math
 import re
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,10 +27,11 @@ from .core import InputError, generator, load_tensors, progress, save_tensors, t
 from .data import ClassList, LabelledPairs
 from .features import (FeatureMaps, FeatureSpec, default_spec, extract, extract_together, gather,
                                  gloo_group, join_processes)
+from .models.encoders import Encoder, load_encoder
 from .models.memory import plan_fit
 from .models.pca import SAMPLE, pca_projection
 from .sample import sample
-from .unet import DiffusionModel, load_state
+from .unet import DiffusionModel, load_model, load_state
 
 # %% ../nbs/07_ensemble.ipynb #c008
 class PixelEnsemble(nn.Module):
@@ -266,11 +267,12 @@ class Segmentation:
 
 @dataclass
 class Segmenter:
-    "A frozen diffusion model and an ensemble that reads its features."
+    "A frozen diffusion model, perhaps an encoder beside it, and an ensemble that reads their features."
     diffusion: DiffusionModel # Gives the features
     ensemble: PixelEnsemble # Takes raw descriptors
     spec: FeatureSpec # Which features
     classes: ClassList # What the class ids mean
+    encoder: Encoder | None = None # Gives the maps of an encoder, if the spec has any
 
     @property
     def image_size(self)->int: return self.diffusion.image_size
@@ -291,7 +293,8 @@ def member_probs(self:Segmenter,
     size, twins = self.diffusion.image_size, flipped_class_ids(self.classes)[:self.classes.num_classes]
     for start in range(0, max(1, len(images)), batch_size):
         batch = images[start:start + batch_size]
-        maps = [extract(self.diffusion, view, self.spec, batch_size) for view in ([batch, batch.flip(-1)] if flip else [batch])]
+        views = [batch, batch.flip(-1)] if flip else [batch]
+        maps = [extract(self.diffusion, view, self.spec, batch_size, encoder=self.encoder) for view in views]
         for i in range(len(batch)):
             views = [self.ensemble.logits_from_maps(m[i:i + 1], size)[:, 0].softmax(-1) for m in maps]
             yield (views[0] + views[1].flip(2)[..., twins])/2 if flip else views[0]
@@ -341,46 +344,53 @@ def fit(
     max_memory:float|None=None, # GB to stay within; features that are too many lie on the disk meanwhile. None for no limit
     store:str|Path|None=None, # Folder on the disk for these; None for the system's folder of temporary files
     show:bool=False, # Draw progress bars (on a terminal)
+    encoder:Encoder|None=None, # Its maps join the features: those that the spec names, else all
     **kwargs, # Of `fit_maps` and `train_members`
 )->Segmenter:
     "Train an ensemble on labelled images. Bad input raises `InputError`."
     check_labels(pairs.masks, pairs.classes, diffusion.image_size)
-    spec, images, masks = (spec or default_spec(diffusion)).check(diffusion), pairs.images, pairs.masks
+    spec = spec or default_spec(diffusion, encoder=encoder)
+    if encoder and not spec.encoder_maps: spec = replace(spec, encoder_maps=list(encoder.maps))
+    spec, images, masks = spec.check(diffusion, encoder), pairs.images, pairs.masks
     if samples:
         painted = to_uint8(sample(diffusion, samples, seed=kwargs.get('seed', 0), steps=10))
         images, masks = torch.cat([images, painted]), torch.cat([masks, masks.new_full((samples, *masks.shape[1:]), pairs.classes.ignore_index)])
     if flip: images, masks = torch.cat([images, images.flip(-1)]), torch.cat([masks, flip_masks(masks, pairs.classes)])
     shape = {k: v for k, v in kwargs.items() if k in ('max_pixels', 'rank', 'members', 'hidden')}
-    plan = plan_fit(diffusion, spec, len(images), max_memory, **shape)
+    plan = plan_fit(diffusion, spec, len(images), max_memory, encoder=encoder, **shape)
     rank, world = join_processes()
     if show is not False and not rank: print(f'fit: {plan}')
     folder = (store or tempfile.gettempdir()) if plan.on_disk else None
-    maps = extract_together(diffusion, images, spec, plan.batch_size, torch.float16, show, folder)
+    maps = extract_together(diffusion, images, spec, plan.batch_size, torch.float16, show, folder, encoder)
     kwargs = dict(kwargs, max_pixels=plan.pixels, device=diffusion.device, show=show)
     fitted = [fit_maps(maps, masks, pairs.classes, **kwargs) if rank == 0 else None]
     if world > 1: dist.broadcast_object_list(fitted, 0, gloo_group())
-    return Segmenter(diffusion, fitted[0].to(diffusion.device), spec, pairs.classes)
+    return Segmenter(diffusion, fitted[0].to(diffusion.device), spec, pairs.classes, encoder)
 
 # %% ../nbs/07_ensemble.ipynb #c073
 def save_head(
     path:str|Path, # Target file, `*.safetensors`
-    segmenter:Segmenter, # To save, without its diffusion model
+    segmenter:Segmenter, # To save, without its diffusion model and encoder
     dtype:torch.dtype=torch.float32, # torch.float16 halves the file
     model:str|None=None, # Where its diffusion model can be found again
 ):
-    "Write ensemble, class list and feature spec, and the identity of the model that they belong to."
+    "Write ensemble, class list and feature spec, and the identity of the model and encoder that they belong to."
     e = segmenter.ensemble
     shape = dict(in_features=e.in_features, num_classes=e.num_classes, members=e.members, hidden=list(e.hidden))
     config = dict(kind='segmentation head', model=model, model_id=segmenter.diffusion.model_id, ensemble=shape,
                   spec=segmenter.spec.to_dict(), classes=segmenter.classes.to_dict())
+    if segmenter.spec.encoder_maps:
+        config['encoder'] = dict(name=segmenter.encoder.name, encoder_id=segmenter.encoder.encoder_id)
     save_tensors(path, {k: v.to(dtype) for k, v in e.state_dict().items()}, config)
 
 # %% ../nbs/07_ensemble.ipynb #c075
 def load_head(
     path:str|Path, # A file of `save_head`
     diffusion:DiffusionModel, # The model that the head belongs to
+    encoder:Encoder|None=None, # The encoder that it belongs to; None loads it by the name in the file
+    load_diffusion:Callable=load_model, # Reads an encoder that is a diffusion model; see `load_encoder`
 )->Segmenter:
-    "Read a head. Damage, another kind of file, or a head for another model raise `InputError`."
+    "Read a head. Damage, another kind of file, or a head for another model or encoder raise `InputError`."
     tensors, config = load_tensors(path)
     if config.get('kind') != 'segmentation head': raise InputError(f'{path}: expected a segmentation head, found a {config.get("kind")}')
     if config.get('model_id') != diffusion.model_id:
@@ -390,4 +400,24 @@ def load_head(
         classes = ClassList.from_dict(config['classes'])
     except Exception as e: raise InputError(f'{path}: expected a head of this version, found other settings ({e})') from None # whatever they are, the file is at fault
     load_state(ensemble, tensors, path)
-    return Segmenter(diffusion, ensemble.to(diffusion.device).eval().requires_grad_(False), spec, classes)
+    if spec.encoder_maps: encoder = _head_encoder(path, config.get('encoder'), encoder, diffusion.device, load_diffusion)
+    ensemble = ensemble.to(diffusion.device).eval().requires_grad_(False)
+    return Segmenter(diffusion, ensemble, spec, classes, encoder if spec.encoder_maps else None)
+
+# %% ../nbs/07_ensemble.ipynb #c003
+def _head_encoder(
+    path:str|Path, # The head's file, for messages
+    stored:dict, # What it says of its encoder
+    encoder:Encoder|None, # The one that was given, if any
+    device:torch.device, # Where it computes, if it is loaded
+    load_diffusion:Callable, # For `load_encoder`
+)->Encoder:
+    "The encoder of a head. One that is missing, or another one, raises `InputError`."
+    if not isinstance(stored, dict) or not isinstance(stored.get('name'), str):
+        raise InputError(f'{path}: expected the name of its encoder, found {stored!r}')
+    name, encoder_id = stored['name'], stored.get('encoder_id')
+    try: encoder = encoder or load_encoder(name, device, load_diffusion)
+    except InputError as e: raise InputError(f'{path}: its encoder {name}: {e}') from None
+    if encoder.encoder_id != encoder_id:
+        raise InputError(f'{path}: expected its encoder {name} with id {encoder_id}, found {encoder.name} with id {encoder.encoder_id}')
+    return encoder

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 
 from .core import InputError, generator, progress, to_float, write_error
+from .models.encoders import Encoder
 from .unet import DiffusionModel
 
 # %% ../nbs/06_features.ipynb #c008
@@ -33,20 +34,30 @@ class FeatureSpec:
     timesteps: tuple[int, ...] # Noise levels, in the model's own schedule
     noise_seed: int = 0 # Of the noise, which is the same for every image
     draws: int = 1 # Noise draws over which each map is averaged
+    encoder_maps: tuple[str, ...] = () # Maps of an encoder beside them; with these, blocks may be empty
 
     def __post_init__(self): # lists, as they come from JSON, become tuples
-        for name, kind, what in (('blocks', str, 'names'), ('timesteps', int, 'whole numbers')):
+        for name, kind, what in (('blocks', str, 'names'), ('timesteps', int, 'whole numbers'), ('encoder_maps', str, 'names')):
             value = getattr(self, name)
-            fine = isinstance(value, (list, tuple)) and all(type(v) is kind for v in value) and len(set(value)) == len(value) > 0
-            if not fine: raise InputError(f'{name}: expected a list of different {what}, found {value!r}')
+            fine = isinstance(value, (list, tuple)) and all(type(v) is kind for v in value) and len(set(value)) == len(value)
+            may_be_empty = name == 'encoder_maps' or bool(self.encoder_maps)
+            if not fine or not (value or may_be_empty):
+                raise InputError(f'{name}: expected a list of different {what}, found {value!r}')
             object.__setattr__(self, name, tuple(value))
         if type(self.draws) is not int or self.draws < 1: raise InputError(f'draws: expected a whole number above 0, found {self.draws!r}')
+
+    @property
+    def sources(self)->list[tuple[str, int|None]]:
+        "Block and timestep of each map, in their order; maps of the encoder come last and have no timestep."
+        return [(block, t) for t in self.timesteps for block in self.blocks] + [(name, None) for name in self.encoder_maps]
 
 # %% ../nbs/06_features.ipynb #c011
 @patch
 def to_dict(self:FeatureSpec)->dict:
     "Plain values, as a file holds them."
-    return dict(asdict(self), blocks=list(self.blocks), timesteps=list(self.timesteps))
+    values = asdict(self)
+    if not self.encoder_maps: del values['encoder_maps']
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 @patch(cls_method=True)
 def from_dict(cls:FeatureSpec,
@@ -61,22 +72,39 @@ def from_dict(cls:FeatureSpec,
 @patch
 def check(self:FeatureSpec,
     diffusion:DiffusionModel, # The model to read
+    encoder:Encoder|None=None, # Gives the encoder's maps
 )->FeatureSpec:
-    "The spec itself if `diffusion` has these blocks and noise levels; else `InputError`."
-    have, levels = list(diffusion.net.decoder_blocks), diffusion.scheduler.num_timesteps
+    "The spec itself if `diffusion` has these blocks and timesteps, and the encoder its maps; else `InputError`."
+    have, num_timesteps = list(diffusion.net.decoder_blocks), diffusion.scheduler.num_timesteps
     for block in self.blocks:
         if block not in have: raise InputError(f'blocks: expected some of {have}, found {block!r}')
     for t in self.timesteps:
-        if not 0 <= t < levels: raise InputError(f'timesteps: expected numbers from 0 to {levels - 1}, found {t}')
+        if not 0 <= t < num_timesteps:
+            raise InputError(f'timesteps: expected numbers from 0 to {num_timesteps - 1}, found {t}')
+    if self.encoder_maps:
+        if encoder is None: raise InputError(f'encoder: expected one with the maps {list(self.encoder_maps)}, found none')
+        encoder.check_maps(self.encoder_maps)
     return self
+
+@patch
+def map_shapes(self:FeatureSpec,
+    diffusion:DiffusionModel, # The model to read
+    encoder:Encoder|None=None, # Gives the encoder's maps
+)->list[tuple[int, int]]: # Channels and side of each map, in the order of `sources`
+    "What `extract` will return of each image."
+    blocks = [diffusion.net.decoder_blocks[block] for block in self.blocks]*len(self.timesteps)
+    maps = [encoder.maps[name] for name in self.encoder_maps]
+    return blocks + [(channels, min(side, diffusion.image_size)) for channels, side in maps]
 
 # %% ../nbs/06_features.ipynb #c017
 def default_spec(
     diffusion:DiffusionModel, # The model to read
-    reference:tuple[int, ...]=(10, 50), # Noise levels in the linear schedule of 1,000 steps; Baranchuk et al. (2022) took 50, 150, 250
+    reference:tuple[int, ...]=(10, 50), # Timesteps of the linear schedule; Baranchuk et al. (2022) took 50, 150, 250
+    encoder:Encoder|None=None, # All of its maps join them
 )->FeatureSpec:
-    "All decoder blocks, at the noise levels whose signal-to-noise ratio is that of the reference."
-    return FeatureSpec(list(diffusion.net.decoder_blocks), diffusion.scheduler.match_timesteps(list(reference)))
+    "All decoder blocks, at the timesteps whose signal-to-noise ratio is that of the reference."
+    timesteps = diffusion.scheduler.match_timesteps(list(reference))
+    return FeatureSpec(list(diffusion.net.decoder_blocks), timesteps, encoder_maps=list(encoder.maps) if encoder else [])
 
 # %% ../nbs/06_features.ipynb #c020
 def spec_noise(
@@ -93,7 +121,7 @@ def spec_noise(
 class FeatureMaps:
     "Activations at native resolution, a map `[N, c, h, w]` for each noise level and block. Index with a list or slice for fewer images."
     maps: list[torch.Tensor] # Noise level by noise level, in each block by block
-    sources: list[tuple[str, int]] # Block and noise level of each map
+    sources: list[tuple[str, int|None]] # Block and timestep of each map; a map of an encoder has no timestep
 
     def __len__(self)->int: return len(self.maps[0])
     def __iter__(self): return iter(self.maps)
@@ -122,6 +150,26 @@ def features_at(
         totals = [total + found[block] for total, block in zip(totals, spec.blocks)]
     return [total/spec.draws for total in totals]
 
+# %% ../nbs/06_features.ipynb #c063
+@torch.inference_mode()
+def _read_batch(
+    diffusion:DiffusionModel, # The model to read
+    images:torch.Tensor, # uint8 `[N, C, H, W]` of the model's size
+    spec:FeatureSpec, # What to read
+    encoder:Encoder|None, # Gives the encoder's maps
+)->list[torch.Tensor]: # A map `[N, c, h, w]` for each of the spec's sources
+    "All maps of one batch."
+    x0 = to_float(images.to(diffusion.device))
+    maps = []
+    for t in spec.timesteps if spec.blocks else (): maps += features_at(diffusion, x0, t, spec)
+    outputs = encoder(images, list(spec.encoder_maps)) if spec.encoder_maps else {}
+    for m in outputs.values():
+        m = m.to(diffusion.device)
+        size = tuple(min(side, diffusion.image_size) for side in m.shape[2:])
+        if size != m.shape[2:]: m = F.interpolate(m, size=size, mode='bilinear', align_corners=False)
+        maps.append(m)
+    return maps
+
 # %% ../nbs/06_features.ipynb #c028
 def check_input(
     diffusion:DiffusionModel, # The model that shall look
@@ -143,16 +191,17 @@ def extract(
     dtype:torch.dtype=torch.float32, # torch.float16 halves the memory
     show:bool=False, # Draw a progress bar (on a terminal)
     store:str|Path|None=None, # Folder of the disk to keep the maps on; None keeps them in the memory of the model's device
+    encoder:Encoder|None=None, # Gives the encoder's maps, if the spec has any
 )->FeatureMaps:
-    "Activations of the frozen network. Those of an image depend on the image, the model and the spec alone. Bad input raises `InputError`."
-    check_input(diffusion, images); spec.check(diffusion)
+    "Activations of the frozen networks. Those of an image do not depend on other images. Bad input raises `InputError`."
+    check_input(diffusion, images)
+    spec.check(diffusion, encoder)
     maps = None
     for start in progress(range(0, len(images), batch_size), desc='features', show=None if show else False):
-        x0 = to_float(images[start:start + batch_size].to(diffusion.device))
-        parts = [m for t in spec.timesteps for m in features_at(diffusion, x0, t, spec)]
+        parts = _read_batch(diffusion, images[start:start + batch_size], spec, encoder)
         if maps is None: maps = [empty_map(len(images), p, dtype, store) for p in parts]
         for m, p in zip(maps, parts): m[start:start + batch_size] = p
-    return FeatureMaps(maps, [(block, t) for t in spec.timesteps for block in spec.blocks])
+    return FeatureMaps(maps, spec.sources)
 
 # %% ../nbs/06_features.ipynb #c030
 def empty_map(
@@ -206,13 +255,14 @@ def extract_together(
     dtype:torch.dtype=torch.float32, # torch.float16 halves the memory
     show:bool=False, # Draw a progress bar (on a terminal)
     store:str|Path|None=None, # Folder of the disk to keep the maps on; None keeps them in memory
+    encoder:Encoder|None=None, # Gives the encoder's maps, the same in all processes
 )->FeatureMaps|None: # In the first process; None in the others
     "`extract`, each process reading a part of the images. Bad input raises `InputError`."
     rank, world = join_processes()
-    if world == 1: return extract(diffusion, images, spec, batch_size, dtype, show, store)
+    if world == 1: return extract(diffusion, images, spec, batch_size, dtype, show, store, encoder)
     check_input(diffusion, images)
     parts = images.tensor_split(world)
-    mine = extract(diffusion, parts[rank], spec, batch_size, dtype, show, store) if len(parts[rank]) else None
+    mine = extract(diffusion, parts[rank], spec, batch_size, dtype, show, store, encoder) if len(parts[rank]) else None
     if rank: return send_maps(mine, batch_size) if mine else None
     maps, begin = [empty_map(len(images), m[:1], dtype, store) for m in mine], len(mine)
     for whole, m in zip(maps, mine): whole[:begin] = m

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..core import InputError
 from ..features import FeatureSpec
+from .encoders import Encoder
 from .pca import SAMPLE
 from ..unet import DiffusionModel
 
@@ -38,17 +39,24 @@ def peak_memory(
     batch_size:int, # Images that pass through the network together
     rank:int, # Directions of variation
     width:int, # Of the first hidden layer, all members together
+    encoder:Encoder|None=None, # Gives the encoder's maps
 )->int: # Bytes
     "The memory of a fit at the most, without the features that it keeps."
-    blocks, levels, size = diffusion.net.decoder_blocks, len(spec.timesteps), diffusion.image_size
-    floats = lambda names: sum(blocks[name][0]*blocks[name][1]**2 for name in names)
-    features = sum(blocks[name][0] for name in spec.blocks)*levels
-    network = batch_size*(3*floats(blocks) + (levels + 3)*floats(spec.blocks))*4
-    directions = SAMPLE*(4*features + 3*(rank + 16))*4
+    blocks, shapes = diffusion.net.decoder_blocks, spec.map_shapes(diffusion, encoder)
+    features, finest = sum(c for c, _ in shapes), max(n for _, n in shapes)
+    passing = 3*_floats(blocks.values()) + 3*_floats(blocks[name] for name in spec.blocks)
+    if spec.encoder_maps: passing = max(passing, 12*_floats(encoder.maps.values()))
+    network = batch_size*(passing + _floats(shapes))*4
+    components = SAMPLE*(4*features + 3*(rank + 16))*4
     table = pixels*(rank*2 + 32)
-    filling, training = table + 3*size**2*rank*4, table + 5*rank*width*4 + 4096*width*4
-    model = sum(p.numel() for p in diffusion.net.parameters())*4
-    return int(5e8 + model + max(network, directions, filling, training))
+    filling = table + 3*max(diffusion.image_size, finest)**2*rank*4
+    training = table + 5*rank*width*4 + 4096*width*4
+    weights = sum(p.numel() for p in diffusion.net.parameters())*4
+    if spec.encoder_maps: weights += encoder.num_parameters*4
+    return int(5e8 + weights + max(network, components, filling, training))
+
+def _floats(shapes)->int: # of maps, one image
+    return sum(channels*side**2 for channels, side in shapes)
 
 # %% ../../nbs/models/memory.ipynb #c059
 def plan_fit(
@@ -60,14 +68,19 @@ def plan_fit(
     rank:int=512, # Directions of variation that the members learn from
     members:int=10, # Classifiers
     hidden:tuple[int, ...]=(128, 32), # Widths of their hidden layers
+    encoder:Encoder|None=None, # Gives the encoder's maps, if the spec has any
 )->FitPlan:
     "How to fit within `max_memory`. A limit that cannot be kept raises `InputError`."
-    size, blocks = diffusion.image_size, [diffusion.net.decoder_blocks[name] for name in spec.blocks]
-    features, pixels = len(spec.timesteps)*sum(c for c, _ in blocks), min(max_pixels, images*size**2)
-    maps = images*len(spec.timesteps)*sum(c*n**2 for c, n in blocks)*2
-    ways = [(False, 16, pixels), *((True, 2**i, pixels) for i in (4, 3, 2, 1, 0)), *((True, 1, pixels >> i) for i in (1, 2, 3, 4))]
-    for on_disk, batch_size, some in ways:
-        peak = peak_memory(diffusion, spec, some, batch_size, min(rank, features), members*hidden[0]) + (0 if on_disk else maps)
-        plan = FitPlan(images, features, some, batch_size, maps, on_disk, peak)
+    shapes = spec.map_shapes(diffusion, encoder)
+    features = sum(c for c, _ in shapes)
+    pixels = min(max_pixels, images*diffusion.image_size**2)
+    map_bytes = images*_floats(shapes)*2
+    in_memory = [(False, 16, pixels)]
+    on_disk = [(True, batch_size, pixels) for batch_size in (16, 8, 4, 2, 1)]
+    fewer_pixels = [(True, 1, pixels//n) for n in (2, 4, 8, 16)]
+    for disk, batch_size, some in in_memory + on_disk + fewer_pixels:
+        peak = peak_memory(diffusion, spec, some, batch_size, min(rank, features), members*hidden[0], encoder)
+        if not disk: peak += map_bytes
+        plan = FitPlan(images, features, some, batch_size, map_bytes, disk, peak)
         if max_memory is None or peak <= max_memory*1e9: return plan
     raise InputError(f'max_memory: expected at least {plan.peak_bytes/1e9:.2f} GB for this model and these features, found {max_memory:g}')
