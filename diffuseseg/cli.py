@@ -322,7 +322,7 @@ def fit_command(
     pairs = load_labelled(images, masks, classes, format, split, merge, ignore, None, diffusion.image_size, diffusion.image_channels, fit or diffusion.fit)
     out.parent.mkdir(parents=True, exist_ok=True)
     if auto: spec = chosen_spec(diffusion, pairs, settings)
-    segmenter = fit_ensemble(diffusion, pairs, spec, store=store or out.parent, show=None, **settings)
+    segmenter = fit_ensemble(diffusion, pairs, spec, store=store or out.parent, **settings)
     if os.environ.get('RANK', '0') != '0': return # of several processes the first one writes
     save_segmenter(out, segmenter, model)
     folder = report or out.with_name(f'{out.stem}-report')
@@ -337,8 +337,8 @@ def chosen_spec(
 ):
     "The features that do best in cross-validation, after printing how all did."
     from diffuseseg.analysis.feature_selection import choice_table, choose_features
-    known = ('seed', 'flip', 'members', 'hidden', 'rank', 'max_pixels', 'lr', 'weight_decay', 'balance')
-    spec, rows = choose_features(diffusion, pairs, show=None, **{k: v for k, v in settings.items() if k in known})
+    known = ('seed', 'flip', 'members', 'hidden', 'num_components', 'max_pixels', 'lr', 'weight_decay', 'balance')
+    spec, rows = choose_features(diffusion, pairs, **{k: v for k, v in settings.items() if k in known})
     print(choice_table(rows))
     return spec
 
@@ -391,7 +391,7 @@ def evaluate_command(
     from diffuseseg.datasets.labelled import load_labelled
     from diffuseseg.evaluate import evaluate, write_report
     segmenter = open_segmenter(head, model, device)
-    shape = segmenter.image_size, segmenter.image_channels, fit or segmenter.fit
+    shape = segmenter.image_size, segmenter.image_channels, fit or segmenter.resize_mode
     pairs = load_labelled(images, masks, classes, format, split, merge, ignore, segmenter.classes, *shape)
     report = evaluate(segmenter, pairs, **settings)
     print(report.table())

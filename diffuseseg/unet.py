@@ -298,6 +298,7 @@ class DiffusionModel:
     def image_channels(self)->int: return self.net.config.image_channels
     @property
     def fit(self)->str: return self.info.get('fit', 'crop') # how images of other shapes are brought to its size
+    resize_mode = fit # the name from now on
     @property
     def device(self)->torch.device: return next(self.net.parameters()).device
 

