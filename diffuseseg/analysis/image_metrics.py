@@ -394,14 +394,14 @@ def to_dict(self:ImageReport,
 )->dict: # Ready for `write_json`
     "Everything that the report says."
     nearest = {}
-    for name, near in zip(('features', 'pixels'), self.nearest):
+    for measure, near in zip(('features', 'pixels'), self.nearest):
         images = []
         for i in near.order[:closest].tolist():
             distance, percentile = float(near.fake[i]), float(near.percentiles[i])
             train = self.names['train'][near.index[i]]
             name = self.names['fake'][i]
             images.append(dict(fake=name, distance=distance, percentile=percentile, train=train))
-        nearest[name] = near.summary() | dict(closest_images=images)
+        nearest[measure] = near.summary() | dict(closest_images=images)
     return dict(features=self.extractor.name, dimensions=self.dimensions,
                 metrics=list(self.extractor.metrics), distances=self.rows, nearest=nearest)
 
