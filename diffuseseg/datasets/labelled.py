@@ -137,7 +137,8 @@ def find_labelled(
     for name, value in options.items():
         what, formats = _OPTIONS[name]
         if format not in formats:
-            raise InputError(f'{name}: expected none, since the format {format!r} has no {what}, found {value!r}')
+            raise InputError(f'{name}: expected none, since the format {format!r} has no {what}, '
+                             f'found {value!r}')
     found = FORMATS[format](images, masks, classes, **options)
     for item in found.images: item.open = partial(_open_8_bits, item.open, value_range)
     if format in ('coco', 'labelme', 'labelstudio', 'cvat', 'yolo'): found.notes += _without_labels(images, found)
