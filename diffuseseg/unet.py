@@ -258,14 +258,27 @@ def decode(self:UNet,
 
 # %% ../nbs/03_unet.ipynb #c034
 @patch
+def check_blocks(self:UNet,
+    blocks:list[str], # Names that are asked for
+):
+    "Raise `InputError` for names that are not in `decoder_blocks`."
+    unknown = [name for name in blocks if name not in self.decoder_blocks]
+    if unknown: raise InputError(f'blocks: expected some of {list(self.decoder_blocks)}, found {unknown}')
+
+@patch
 def forward(self:UNet,
     x:torch.Tensor, # Noisy images in [-1, 1] plus noise, `[N, C, H, W]`
-    t:torch.Tensor, # Noise levels, `[N]`
-)->torch.Tensor: # The prediction, `[N, C, H, W]`
-    "Denoise: what it predicts is up to the scheduler."
-    for _, h in self.decode(*self.encode(x, t)): pass
-    y = self.head(F.silu(self.head_norm(h)))
-    return F.pixel_shuffle(y, self.config.unshuffle) if self.config.unshuffle > 1 else y
+    t:torch.Tensor, # Timesteps, `[N]`
+    blocks:list[str]|tuple[str, ...]=(), # Names out of `decoder_blocks` whose maps are returned too
+)->torch.Tensor|tuple[torch.Tensor, dict]: # The prediction, `[N, C, H, W]`; with `blocks` also their maps by name
+    "Denoise: the scheduler says what is predicted. Unknown names of blocks raise `InputError`."
+    self.check_blocks(blocks)
+    maps = {}
+    for name, h in self.decode(*self.encode(x, t)):
+        if name in blocks: maps[name] = h
+    prediction = self.head(F.silu(self.head_norm(h)))
+    if self.config.unshuffle > 1: prediction = F.pixel_shuffle(prediction, self.config.unshuffle)
+    return (prediction, maps) if blocks else prediction
 
 # %% ../nbs/03_unet.ipynb #c035
 @patch
@@ -275,8 +288,7 @@ def features(self:UNet,
     blocks:list[str], # Names out of `decoder_blocks`
 )->dict[str, torch.Tensor]: # Native-resolution maps `[N, c, h, w]` by name
     "Activations of decoder blocks. Stops after the last one asked for. Unknown names raise `InputError`."
-    unknown = [b for b in blocks if b not in self.decoder_blocks]
-    if unknown: raise InputError(f'blocks: expected some of {list(self.decoder_blocks)}, found {unknown}')
+    self.check_blocks(blocks)
     found = {}
     for name, h in self.decode(*self.encode(x, t)):
         if name in blocks: found[name] = h

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..core import InputError, atomic_path, image_grid, write_text
 from ..data import ClassList, overlay, read_image, read_mask, write_image
-from .export import pixel_counts
+from .filters import pixel_counts
 from .html_page import html_page
 from ..generate import read_manifest
 
