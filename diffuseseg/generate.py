@@ -53,7 +53,7 @@ def pair_settings(
                          f'this one (head for {segmenter.diffusion.model_id}, model {diffusion.model_id})')
     return dict(model=diffusion.model_id, head=head_id(segmenter), sampler=sampler, steps=steps, seed=seed,
                 image_size=diffusion.image_size, image_channels=diffusion.image_channels,
-                resize_mode=diffusion.fit)
+                resize_mode=diffusion.resize_mode)
 
 # %% ../nbs/09_generate.ipynb #n016
 def read_settings(
