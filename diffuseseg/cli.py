@@ -213,7 +213,7 @@ def train_command(
     images:Path, # Folder of images; folders inside are searched too. Or a list, a tar file or pattern, a data set (hf:NAME) or an array
     out:Path, # Run folder; one that holds a state is gone on with
     init:str|None=None, # Model to start from: a built-in name, a run folder, a file, a diffusers folder or a name on the hub
-    preset:str|None=None, # Shape of the network: 'tiny', 'faces64' (the default) or 'original'
+    preset:str|None=None, # Shape of the network: 'tiny', 'faces64' (the default) or 'harish-jhr'
     size:int|None=None, # Side of the images in pixels, instead of the preset's
     channels:int|None=None, # 3 for colour (the default), 1 for greyscale, other numbers for arrays that have as many
     dropout:float=0., # Share of activations dropped in each block
