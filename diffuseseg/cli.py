@@ -236,12 +236,12 @@ def _train(
     net, scheduler = _network(start, dropout, {k: v for k, v in shape.items() if v is not None})
     resize_mode = resize_mode or (start.resize_mode if start else 'crop')
     reading = _take(settings, load_source)
-    source = load_source(images, net.image_size, net.image_channels, fit=resize_mode, **reading)
+    source = load_source(images, net.image_size, net.image_channels, resize_mode=resize_mode, **reading)
     training, held = _hold_out(source.images, held_out, config.seed)
     def preview(diffusion): return sample(diffusion, n=previews, seed=config.seed)
     shown = previews and net.image_channels in (1, 3)
     model = train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
-                  fit=resize_mode, preview=preview if shown else None, **settings)
+                  resize_mode=resize_mode, preview=preview if shown else None, **settings)
     if not _is_main_process(): return
     print(f'{out/"model.safetensors"}: trained for {model.info["steps"]} steps on {len(training)} images')
     report_skipped(source.skipped, out)
@@ -328,7 +328,7 @@ def _fit(
     spec = spec_preset(preset, diffusion) if preset else None
     labels = _take(settings, load_labelled)
     shape = dict(size=diffusion.image_size, channels=diffusion.image_channels)
-    shape['fit'] = resize_mode or diffusion.resize_mode
+    shape['resize_mode'] = resize_mode or diffusion.resize_mode
     pairs = load_labelled(images, masks, classes, **shape, **labels)
     _note_training(diffusion, model)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -412,7 +412,7 @@ def _segment(
     "Segment unlabelled images."
     from diffuseseg.export.segment import segment_folder
     segmenter = _open_segmenter(head, model, device)
-    n = segment_folder(segmenter, images, out, fit=resize_mode, **settings)
+    n = segment_folder(segmenter, images, out, resize_mode=resize_mode, **settings)
     print(f'{out}: masks and overlays for {n} images')
     print(f'{out/"report.md"} and {out/"least_certain.png"}: where to check them first')
     _next(f'evaluate --head {head} --images OTHERS --masks THEIR_MASKS')
@@ -436,7 +436,7 @@ def _evaluate(
     from diffuseseg.evaluate import evaluate, write_report
     segmenter = _open_segmenter(head, model, device)
     pairs = load_labelled(images, masks, classes, onto=segmenter.classes, size=segmenter.image_size,
-                          channels=segmenter.image_channels, fit=resize_mode or segmenter.fit,
+                          channels=segmenter.image_channels, resize_mode=resize_mode or segmenter.resize_mode,
                           **_take(settings, load_labelled))
     def measure():
         report = evaluate(segmenter, pairs, **settings)
@@ -473,7 +473,7 @@ def _evaluate_images(
     extractor = load_extractor(features, weights, device)
     loaded = {}
     for name, source in sources.items():
-        loaded[name] = load_source(source, size, 3, fit=resize_mode, **reading)
+        loaded[name] = load_source(source, size, 3, resize_mode=resize_mode, **reading)
     images = {name: part.images for name, part in loaded.items()}
     names = {name: part.names for name, part in loaded.items()}
     report = image_report(**images, extractor=extractor, names=names, **settings)
@@ -554,7 +554,7 @@ def _distil(
     labelled = None
     if images:
         shape = dict(size=made['image_size'], channels=made['image_channels'])
-        shape['fit'] = resize_mode or made.get('fit', 'crop')
+        shape['resize_mode'] = resize_mode or made['resize_mode']
         labelled = load_labelled(images, masks, classes, onto=ClassList.read(pairs/'classes.json'),
                                  **shape, **settings)
     teacher = None

@@ -153,7 +153,7 @@ def read_text(
     path:str|Path, # An existing file
 )->str:
     "The text of `path`; a missing or unreadable file raises `InputError`."
-    try: return Path(path).read_text(encoding='utf-8')
+    try: return Path(path).read_text(encoding='utf-8-sig') # with or without a byte order mark
     except FileNotFoundError: raise InputError(f'{path}: expected a file, found nothing') from None
     except IsADirectoryError: raise InputError(f'{path}: expected a file, found a folder') from None
     except UnicodeDecodeError: raise InputError(f'{path}: expected text in UTF-8, found other bytes') from None

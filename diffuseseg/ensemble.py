@@ -277,7 +277,7 @@ class Segmenter:
     @property
     def image_channels(self)->int: return self.diffusion.image_channels
     @property
-    def fit(self)->str: return self.diffusion.resize_mode # how images of other shapes are brought to the model's size
+    def resize_mode(self)->str: return self.diffusion.resize_mode # how images of other shapes are brought to the model's size
 
 # %% ../nbs/07_ensemble.ipynb #c051
 @patch

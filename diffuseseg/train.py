@@ -24,7 +24,7 @@ from torch import nn
 
 from .core import (InputError, atomic_path, generator, image_grid, load_tensors, pick_precision,
                              progress, save_tensors, to_float)
-from .models.alignment import Aligner, AlignmentTargets, compute_targets, match_maps
+from .models.alignment import Aligner, compute_targets, match_maps
 from .models.encoders import Encoder
 from .models.run_folder import (add_metrics, check_run, data_summary, rewind_metrics,
                                           set_run_progress, write_run_report)

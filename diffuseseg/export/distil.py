@@ -107,9 +107,6 @@ class Student(nn.Module):
             raise InputError(f'widths: {len(config.widths)} numbers need images whose side is a multiple of '
                              f'{halvings}, found {image_size}')
 
-    @property
-    def fit(self)->str: return self.resize_mode # as a `Segmenter` calls it
-
     def forward(self, images): return self.net(to_float(images)).softmax(1)
 
 def _make_network(config:StudentConfig, in_channels:int, num_classes:int)->nn.Module:

@@ -171,7 +171,7 @@ def segment_folder(
     A bad image raises `InputError`; what was written before it is kept. So does a target with files that
     this head did not write there, before the work."""
     out = Path(out)
-    resize_mode = resize_mode or segmenter.fit
+    resize_mode = resize_mode or segmenter.resize_mode
     if batch_size < 1: raise InputError(f'batch_size: expected a number above 0, found {batch_size}')
     if out.resolve().is_relative_to(Path(images).resolve()):
         raise InputError(f'{out}: expected a folder outside {images}, found one inside')
