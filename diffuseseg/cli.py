@@ -219,7 +219,7 @@ def _train(
     images:Path, # Folder of images with its subfolders; or a list, tar pattern, data set (hf:NAME) or array
     out:Path, # Run folder; one that holds a paused run is resumed
     init:str|None=None, # Model to start from: a built-in name, run folder, file or name on the hub
-    preset:str|None=None, # Shape of the network: 'tiny', 'faces64' (the default) or 'original'
+    preset:str|None=None, # Shape of the network: 'tiny', 'faces64' (the default) or 'harish-jhr'
     size:int|None=None, # Side of the images in pixels; twice as much takes four times the time
     channels:int|None=None, # 3 for colour (the default), 1 for greyscale, or as many as arrays have
     dropout:float=0., # Share of activations dropped in each block; more resists overfitting on few images
