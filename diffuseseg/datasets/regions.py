@@ -233,9 +233,10 @@ class LabelCollector:
         "The region that `parse` reads. Its `InputError` is raised when the region is drawn."
         try:
             parsed = parse(*args)
-            if parsed: as_label(parsed[0]) # raises for half a character
+            if parsed is None: return []
+            label, draw = parsed
+            return [Region(as_label(label), draw, what)]
         except InputError as e: return [Region(None, partial(_unreadable, str(e)), what)]
-        return [] if parsed is None else [Region(*parsed, what)]
 
     def add(self,
         file:Path|None, # The image file; None if the image is embedded
