@@ -137,7 +137,8 @@ def _hint(name:str, names:Iterable[str])->str:
 
 # %% ../nbs/10_cli.ipynb #c007
 RENAMED = dict(fit='resize_mode', accumulate='gradient_accumulation_steps', rank='num_components',
-               samples='num_generated', draws='num_noise_samples', speckles='min_component_area') # old name
+               samples='num_generated', draws='num_noise_samples', speckles='min_component_area',
+               common='subsample_common') # old name
 
 def _current_name(name:str, options:dict[str, Option])->str:
     "The name of an option today. The use of an old name is noted on the error stream."
@@ -412,9 +413,7 @@ def _segment(
     "Segment unlabelled images."
     from diffuseseg.export.segment import segment_folder
     segmenter = _open_segmenter(head, model, device)
-    n = segment_folder(segmenter, images, out, resize_mode=resize_mode, **settings)
-    print(f'{out}: masks and overlays for {n} images')
-    print(f'{out/"report.md"} and {out/"least_certain.png"}: where to check them first')
+    print(segment_folder(segmenter, images, out, resize_mode=resize_mode, **settings))
     _next(f'evaluate --head {head} --images OTHERS --masks THEIR_MASKS')
 
 # %% ../nbs/10_cli.ipynb #c023x
