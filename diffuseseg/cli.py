@@ -106,6 +106,7 @@ def parse_value(
 
 # %% ../nbs/10_cli.ipynb #c014
 REMOVED = dict(suggest='what it suggested was no better than a random choice') # commands of earlier versions
+_REMOVED_OPTIONS = {'report'} # of earlier versions, passed over in files
 
 def read_config(
     path:Path, # YAML file: names of options, with - or _, and values; or such a mapping for each command
@@ -145,7 +146,7 @@ def _current_name(name:str, options:dict[str, Option])->str:
     current = RENAMED.get(name)
     if name in options or current not in options: return name
     old, new = (f'--{n.replace("_", "-")}' for n in (name, current))
-    print(f'diffuseseg: {old} is called {new} now; the old name goes in the next version', file=sys.stderr)
+    print(f'diffuseseg: {old} is called {new} now; the next version will refuse {old}', file=sys.stderr)
     return current
 
 def config_words(
@@ -157,6 +158,7 @@ def config_words(
     from diffuseseg.core import InputError
     words = []
     for key, value in section.items():
+        if key in _REMOVED_OPTIONS and key not in options: continue
         option = options.get(_current_name(key.replace('-', '_'), options))
         if option is None:
             flags = [option.flag[2:] for option in options.values()]
@@ -214,7 +216,7 @@ def _train(
     images:Path, # Folder of images with its subfolders; or a list, tar pattern, data set (hf:NAME) or array
     out:Path, # Run folder; one that holds a paused run is resumed
     init:str|None=None, # Model to start from: a built-in name, run folder, file or name on the hub
-    preset:str|None=None, # Shape of the network: 'tiny', 'faces64' (the default) or 'original'
+    preset:str|None=None, # Shape of the network: 'tiny', 'faces64' (the default) or 'harish-jhr'
     size:int|None=None, # Side of the images in pixels; twice as much takes four times the time
     channels:int|None=None, # 3 for colour (the default), 1 for greyscale, or as many as arrays have
     dropout:float=0., # Share of activations dropped in each block; more resists overfitting on few images
@@ -374,9 +376,9 @@ def _choose(diffusion, pairs, settings:dict)->tuple:
     return spec, _score_text(next(row for row in rows if row['spec'] == spec.to_dict()))
 
 def _cross_settings(settings:dict)->dict:
-    "Those settings of a fit that its cross-validation knows too; the number of steps is its own."
+    "Those settings of a fit that its cross-validation knows too; it has its own default for the steps."
     from diffuseseg.analysis.feature_selection import cross_validate
-    return {k: v for k, v in _take(dict(settings), cross_validate).items() if k != 'steps'}
+    return {k: v for k, v in _take(dict(settings), cross_validate).items() if k != 'steps' or v}
 
 def _cross_validated(segmenter, pairs, settings:dict, folds:int)->str:
     "One line with the cross-validated score of the features that a head reads."
