@@ -397,7 +397,7 @@ def _cross_validated(segmenter, pairs, settings:dict, folds:int)->str:
     from diffuseseg.analysis.feature_selection import cross_validate
     if not folds or len(pairs) < 2: return 'not cross-validated'
     if settings.get('max_memory') is not None: return 'not cross-validated: needs more than --max-memory'
-    chosen = _cross_settings(settings) | dict(folds=folds)
+    chosen = _cross_settings(settings) | dict(folds=folds, encoder=segmenter.encoder)
     return _score_text(cross_validate(segmenter.diffusion, pairs, [segmenter.spec], **chosen)[0])
 
 # %% ../nbs/10_cli.ipynb #c020x
