@@ -93,6 +93,7 @@ def read_options(
     return options
 
 # %% ../nbs/10_cli.ipynb #c011
+_NONE = ('', '~', 'null', 'none')
 _WORDS = dict(true=True, yes=True, on=True, false=False, no=False, off=False)
 
 def parse_value(
@@ -100,7 +101,7 @@ def parse_value(
     text:str, # As typed
 ):
     "A value from text. What does not fit raises `ArgumentTypeError`."
-    if option.default is None and text.lower() in ('', '~', 'null', 'none'): return None
+    if option.default is None and text.lower() in _NONE: return None
     try: return _WORDS[text.lower()] if option.kind is bool else option.kind(text)
     except (ValueError, KeyError):
         expected = {int: 'a whole number', float: 'a number', bool: 'true or false'}[option.kind]
@@ -172,6 +173,7 @@ def config_words(
             raise InputError(f'{path}: {key}: expected one value, or a list for several, found {value!r}')
         switch = _WORDS.get(str(value).lower()) if option.kind is bool else None
         if switch is not None: words.append(option.flag if switch else f'--no-{option.flag[2:]}')
+        elif option.default is None and texts and texts[0].lower() in _NONE: continue
         elif isinstance(option.count, int): words += [option.flag, *texts]
         else: words += [f'{option.flag}={text}' for text in texts]
     return words
