@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from PIL import Image
-
 from ..core import InputError, import_optional, read_text
-from ..data import NOT_IMAGES, list_images, open_image
+from ..data import image_suffixes, list_images, open_image, visible_files
 
 # %% ../../nbs/datasets/image_files.ipynb #c008
 @dataclass
@@ -55,9 +53,7 @@ SIDE_FILES = frozenset('''.cfg .csv .db .html .ini .json .jsonl .lock .log .md .
 
 def is_image_name(name:str)->bool:
     "Whether a name has the ending of an image and is not hidden."
-    ending = os.path.splitext(name)[1].lower()
-    decodable = Image.registered_extensions().get(ending) in Image.OPEN and ending not in NOT_IMAGES
-    return decodable and not _is_hidden(name)
+    return os.path.splitext(name)[1].lower() in image_suffixes() and not _is_hidden(name)
 
 def _is_hidden(name:str)->bool:
     return any(part.startswith('.') for part in name.split('/') if part not in ('', '.', '..'))
@@ -100,7 +96,7 @@ def folder_items(folder:Path, passed_over:Counter)->Iterator[Item]:
         inside = list_images(folder/'images')
         if len(inside) < len(paths): passed_over['images outside images/'] += len(paths) - len(inside)
         paths = inside
-    others = [path for path in folder.rglob('*') if not is_image_name(path.name) and path.is_file()]
+    others = [path for path in visible_files(folder) if not is_image_name(path.name)]
     names = sorted((path.relative_to(folder).as_posix(), path) for path in [*paths, *others])
     for name, path in only_images(names, passed_over): yield file_item(name, path)
 

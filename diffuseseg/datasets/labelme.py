@@ -93,6 +93,8 @@ def list_labelme(
                 for k, shape in enumerate(shapes):
                     what = f'shape {k}'
                     regions += collector.region(what, _parse, shape, f'{path.name}: {what}', collector)
+                for region in regions:
+                    if isinstance(region.label, str): region.what += f' ({region.label})'
                 size = as_size(data, 'imageWidth', 'imageHeight')
                 collector.add(file, regions, path, size, name=name_in(path, folder), source=path,
                               open=None if file else partial(_embedded, path), key=data.get('imageData'))

@@ -118,7 +118,7 @@ def _is_voc(
     names:Iterable[str], # Of its masks
 )->bool:
     "Whether masks are from Pascal VOC itself, by the names of their folders, or of all files."
-    if any(re.match(r'VOC(devkit|[-_ ]?\d{4})', part, re.IGNORECASE) for part in masks.absolute().parts):
+    if any(re.match(r'VOC$|(?i:VOC)(devkit|[-_ ]?\d{4})', part) for part in masks.absolute().parts):
         return True
     names = list(names)
     return bool(names) and all(re.fullmatch(r'\d{4}_\d{6}', name) for name in names)

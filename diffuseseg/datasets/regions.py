@@ -22,7 +22,7 @@ from ..core import InputError
 from ..data import ClassList, name_in, open_image
 from .annotations import (Annotations, ErrorList, ImageFinder, LabelledImage, collecting,
                                              error_context, shorten)
-from .class_lists import background_id, class_id, classes_of_labels
+from .class_lists import as_label, background_id, class_id, classes_of_labels
 
 # %% ../../nbs/datasets/regions.ipynb #c025
 def as_points(
@@ -231,9 +231,12 @@ class LabelCollector:
         *args, # For `parse`
     )->list[Region]: # None or one
         "The region that `parse` reads. Its `InputError` is raised when the region is drawn."
-        try: parsed = parse(*args)
+        try:
+            parsed = parse(*args)
+            if parsed is None: return []
+            label, draw = parsed
+            return [Region(as_label(label), draw, what)]
         except InputError as e: return [Region(None, partial(_unreadable, str(e)), what)]
-        return [] if parsed is None else [Region(*parsed, what)]
 
     def add(self,
         file:Path|None, # The image file; None if the image is embedded

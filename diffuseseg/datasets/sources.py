@@ -37,6 +37,7 @@ def read_item(
     size:int|tuple[int, int]|None=None, # Side, or height and width; None keeps the size
     channels:int=3, # 1 for greyscale, 3 for colour, other numbers for arrays that have as many
     resize_mode:str='crop', # 'crop', 'resize' or 'pad'
+    value_range:tuple[float, float]|None=None, # Black and white of images with more than 8 bits
 )->torch.Tensor: # uint8 `[C, H, W]`
     "One image of a source. A bad one, or one of another number of channels, raises `InputError`."
     image = item.read()
@@ -48,7 +49,7 @@ def read_item(
             return torch.cat([image_tensor(plane, size, resize_mode) for plane in planes])
         pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
         image = Image.fromarray(pixels)
-    return image_tensor(to_bytes(image, channels), size, resize_mode)
+    return image_tensor(to_bytes(image, channels, value_range), size, resize_mode)
 
 # %% ../../nbs/datasets/sources.ipynb #c062
 def _is_saved(folder:Path)->bool:
@@ -156,8 +157,9 @@ def source_items(
     _warn_passed_over(source, passed_over)
 
 def _warn_passed_over(source:str|Path, passed_over:dict[str, int]):
-    if passed_over:
-        warnings.warn(f'{source}: passed over {list_counts(passed_over)}', ImageWarning, stacklevel=3)
+    hint = '; pip install pillow-heif makes HEIC readable' if '.heic' in passed_over else ''
+    message = f'{source}: passed over {list_counts(passed_over)}{hint}'
+    if passed_over: warnings.warn(message, ImageWarning, stacklevel=3)
 
 def _read_source(source, channels, skip_bad, value_range, passed_over)->Iterator[Item]:
     kind, path = source_kind(source), Path(source)
@@ -207,14 +209,15 @@ def load_source(
     resize_mode:str='crop', # 'crop', 'resize' or 'pad'
     cache:str|Path|None=None, # Folder for the decoded images; None keeps them in memory only
     skip_bad:bool=False, # Leave out bad images, instead of an error at the first
-    value_range:tuple[float, float]|None=None, # Numbers of an array that stand for black and white
+    value_range:tuple[float, float]|None=None, # Black and white, of arrays and images of more than 8 bits
 )->Unlabelled: # Images, names, and what was left out
     "All images of a source as one tensor, memory-mapped from a cache. Bad ones are errors or left out."
     height, width = (size, size) if isinstance(size, int) else size
     def read():
         names, skipped, passed_over = [], [], Counter()
         items = source_items(source, channels, skip_bad, value_range, passed_over)
-        decoded = _decode_ahead(items, lambda item: read_item(item, (height, width), channels, resize_mode))
+        def to_tensor(item): return read_item(item, (height, width), channels, resize_mode, value_range)
+        decoded = _decode_ahead(items, to_tensor)
         return _good_images(decoded, skip_bad, names, skipped), names, skipped, passed_over
     files = _source_files(source) if cache is not None else []
     if files:
@@ -281,23 +284,23 @@ def good_pictures(
     channels:int, # 1 for greyscale, 3 for colour
     skip_bad:bool, # Leave out bad images
     skipped:list[tuple[str, str]], # Grows by the name of each image that is left out, and why
-    value_range:tuple[float, float]|None=None, # Numbers of an array that stand for black and white
+    value_range:tuple[float, float]|None=None, # Black and white, of arrays and images of more than 8 bits
 )->Iterator[tuple[str, Image.Image]]: # Name for results, and picture of mode L or RGB
     "The pictures of a source in their own size. None at all, and two of one name, raise `InputError`."
     if channels not in (1, 3):
         raise InputError(f'channels: expected 1 or 3, of images that can be shown, found {channels}')
     items = source_items(source, channels, skip_bad, value_range)
-    return _pictures(itertools.chain([next(items)], items), channels, skip_bad, skipped)
+    items = itertools.chain([next(items)], items) # a source that is none is noticed at once
+    return _pictures(items, channels, skip_bad, skipped, value_range)
 
-def _pictures(items:Iterable[Item], channels:int, skip_bad:bool,
-              skipped:list)->Iterator[tuple[str, Image.Image]]:
+def _pictures(items, channels, skip_bad, skipped, value_range)->Iterator[tuple[str, Image.Image]]:
     seen = {}
     for item in items:
         name = _file_name(item.name)
         try:
             if name in seen:
                 raise InputError(f'{item.name}: expected one image {name}, found {seen[name]} before it')
-            pixels = read_item(item, None, channels)
+            pixels = read_item(item, channels=channels, value_range=value_range)
         except InputError as e:
             if not skip_bad: raise
             skipped.append((item.name, str(e)))
@@ -327,7 +330,7 @@ def report_skipped(
     if not skipped: return
     lines = []
     for name, why in skipped:
-        line = ' '.join((why if why.startswith(name) else f'{name}: {why}').split())
+        line = ' '.join((why if name in why else f'{name}: {why}').split())
         lines.append(line.encode('utf-8', 'replace').decode())
     more = [f'... and {len(lines) - 20} more'] if len(lines) > 20 else []
     print(f'left out {len(lines)} bad images:', *lines[:20], *more, sep='\n  ')

@@ -7,7 +7,7 @@ __all__ = ['place_mask', 'SegmentedFolder', 'segment_folder']
 
 # %% ../../nbs/export/segment.ipynb #n003
 import io
-import os
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -20,8 +20,8 @@ from safetensors.torch import save
 
 from ..core import (InputError, append_jsonl, atomic_path, content_hash, image_grid, output_folder,
                              progress, read_jsonl, write_text)
-from ..data import ClassList, fit_box, image_tensor, list_images, mask_image, open_image, overlay, write_image
-from ..datasets.sources import good_pictures, report_skipped
+from ..data import ClassList, fit_box, image_tensor, mask_image, open_image, overlay, write_image
+from ..datasets.sources import folder_items, good_pictures, report_skipped, source_kind
 from ..ensemble import Segmenter
 from ..evaluate import markdown_table
 from ..generate import head_id
@@ -150,8 +150,8 @@ def _num_images(
     images:str|Path, # A source
 )->int|None: # None for a source that is read from front to end
     "Number of images in a folder."
-    if not os.path.isdir(images): return None
-    with suppress(InputError): return len(list_images(images))
+    if source_kind(images) != 'folder': return None
+    with suppress(InputError): return sum(1 for _ in folder_items(Path(images), Counter()))
     return None
 
 # %% ../../nbs/export/segment.ipynb #c076
@@ -162,6 +162,7 @@ def segment_folder(
     resize_mode:str|None=None, # Of images that are not square: 'crop', 'resize', 'pad'; None: as in training
     batch_size:int=16, # Images at a time; more need more memory
     flip:bool=True, # Average with the prediction for the mirrored image (TTA): better masks, twice the time
+    value_range:tuple[float, float]|None=None, # Values of black and white, for images that are not 8 bits
     skip_bad:bool=False, # Leave out bad images and list them in skipped.txt; else the first one ends the work
     overwrite:bool=False, # Replace files that another command, another head or a person wrote
     show_progress:bool|None=None, # None: on a terminal
@@ -177,7 +178,7 @@ def segment_folder(
         raise InputError(f'{out}: expected a folder outside {images}, found one inside')
     skipped = []
     rows = []
-    pictures = good_pictures(images, segmenter.image_channels, skip_bad, skipped)
+    pictures = good_pictures(images, segmenter.image_channels, skip_bad, skipped, value_range)
     with output_folder(out, _owner(segmenter), overwrite):
         if not overwrite: _check_masks(out)
         segmenter.classes.write(out/'classes.json')
