@@ -33,7 +33,7 @@ from ..ensemble import Segmentation, Segmenter, check_labels, entropy, flipped_c
 from ..evaluate import check_classes
 from .filters import drop_uncertain
 from ..generate import head_id, read_manifest, read_settings
-from ..train import batch_indices
+from ..train import batch_indices, load_optimizer, optimizer_tensors, tensors_below
 from ..unet import load_state
 
 # %% ../../nbs/export/distil.ipynb #c006
@@ -337,8 +337,7 @@ def _save_progress(
 ):
     "Write all that the next step depends on."
     tensors = {f'net.{name}': value for name, value in student.net.state_dict().items()}
-    for name, p in student.net.named_parameters():
-        for moment, value in optimizer.state.get(p, {}).items(): tensors[f'adam.{moment}.{name}'] = value
+    tensors |= optimizer_tensors(dict(student.net.named_parameters()), optimizer)
     save_tensors(path, tensors, dict(kind='student in training', step=step))
 
 def _resume(
@@ -349,13 +348,8 @@ def _resume(
     "Read a state, if there is one."
     if path is None or not path.exists(): return 0
     tensors, config = load_tensors(path)
-    weights = {name.removeprefix('net.'): value for name, value in tensors.items() if name.startswith('net.')}
-    load_state(student.net, weights, path)
-    for name, p in student.net.named_parameters():
-        if f'adam.step.{name}' not in tensors: continue
-        moments = {key: torch.empty_like(p).copy_(tensors[f'adam.{key}.{name}'])
-                   for key in ('exp_avg', 'exp_avg_sq')} # in the layout of `p`
-        optimizer.state[p] = dict(step=tensors[f'adam.step.{name}'], **moments)
+    load_state(student.net, tensors_below(tensors, 'net.'), path)
+    load_optimizer(dict(student.net.named_parameters()), optimizer, tensors)
     return config['step']
 
 # %% ../../nbs/export/distil.ipynb #c039
