@@ -201,7 +201,7 @@ def _check_page(
 )->str: # HTML
     "The page as text."
     parts = []
-    if check.faults: parts += ['<h2>Faults</h2>', html_list(check.faults, 'ol', 'faults')]
+    if check.faults: parts += ['<h2>Errors</h2>', html_list(check.faults, 'ol', 'faults')]
     else: parts.append('<p class="fine">No faults.</p>')
     if check.notes: parts += ['<h2>Notes</h2>', html_list(check.notes)]
     if check.sizes:

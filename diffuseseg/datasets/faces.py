@@ -19,7 +19,7 @@ from ..data import LabelledPairs, celebamask_classes
 LABELS = {name: i for i, name in enumerate(celebamask_classes().names)}
 
 class Canvas:
-    "A picture and its mask, painted layer by layer. Distances are float32 `[H, W]`, negative inside."
+    "A picture and its mask, drawn layer by layer. Distances are float32 `[H, W]`, negative inside."
     def __init__(self,
         size:int, # Side in pixels
     ):
@@ -52,7 +52,7 @@ class Canvas:
         v = np.abs(self.y - cy) - (h - r)
         return np.hypot(np.maximum(u, 0), np.maximum(v, 0)) + np.minimum(np.maximum(u, v), 0) - r
 
-    def paint(self, d:np.ndarray, color, label:str|None=None, alpha:float=1., soft:float|None=None):
+    def draw(self, d:np.ndarray, color, label:str|None=None, alpha:float=1., soft:float|None=None):
         "Lay `color` (3 numbers or a picture) over shape `d`, `label` into the mask; edges are `soft` wide."
         color = np.asarray(color, np.float32)
         cover = (.5 - d/(soft or self.pixel)).clip(0, 1)*alpha
@@ -172,13 +172,13 @@ def draw_wall(c:Canvas, t:Traits):
     if t.clutter == 'blobs':
         for _ in range(5):
             blob = c.ellipse(t.dice(-32, 32), t.dice(-32, 32), t.dice(4, 13), t.dice(4, 13))
-            c.paint(blob, third, alpha=t.dice(.2, .7), soft=4)
+            c.draw(blob, third, alpha=t.dice(.2, .7), soft=4)
     if t.clutter == 'stripes':
         stripes = 2*np.sin((c.x*math.sin(t.light) + c.y*math.cos(t.light))*.45)
-        c.paint(stripes, third, alpha=.4, soft=2)
+        c.draw(stripes, third, alpha=.4, soft=2)
     if t.clutter == 'window':
         window = c.box(t.dice(-28, 28), t.dice(-28, 5), t.dice(8, 16), t.dice(8, 16), 1)
-        c.paint(window, third, alpha=.7, soft=2)
+        c.draw(window, third, alpha=.7, soft=2)
 
 # %% ../../nbs/datasets/faces.ipynb #c032
 def draw_body(c:Canvas, t:Traits, chin:np.ndarray):
@@ -193,17 +193,17 @@ def draw_body(c:Canvas, t:Traits, chin:np.ndarray):
         collar=np.abs(c.x - x)*.9 + (c.y - 31 - y)*.45,
         high=c.ellipse(x, 19 + y, t.neck + 3, 7))[t.neckline]
     stripes = (np.sin((c.x if t.pattern == 'stripes' else c.y)*1.4 + t.phase) > .2) & (t.pattern != 'plain')
-    c.paint(neck, t.skin*.95, 'neck')
-    c.paint(np.maximum(chin - 3, neck), t.skin*(.74, .64, .6), alpha=.8, soft=5)
+    c.draw(neck, t.skin*.95, 'neck')
+    c.draw(np.maximum(chin - 3, neck), t.skin*(.74, .64, .6), alpha=.8, soft=5)
     cloth = np.where(stripes, t.cloth2[:, None, None], t.cloth[:, None, None])
-    c.paint(np.maximum(shoulders, -hole), cloth, 'cloth')
+    c.draw(np.maximum(shoulders, -hole), cloth, 'cloth')
     trim = 3.5 if t.neckline == 'collar' else 1
     trim_color = t.cloth2 if t.neckline == 'collar' else t.cloth*.75
-    c.paint(np.maximum(np.maximum(hole - trim, -hole), shoulders), trim_color)
+    c.draw(np.maximum(np.maximum(hole - trim, -hole), shoulders), trim_color)
     beads = .5 + .5*np.cos((c.x - x)*2.2) if t.necklace == 'beads' else 0
     if t.necklace:
         chain = np.abs(c.ellipse(x, 21 + y, t.neck + 1, 9)) - .7 - beads
-        c.paint(np.maximum(chain, 21 + y - c.y), t.metal, 'neck_l')
+        c.draw(np.maximum(chain, 21 + y - c.y), t.metal, 'neck_l')
 
 # %% ../../nbs/datasets/faces.ipynb #c034
 def head_shape(c:Canvas, t:Traits)->np.ndarray:
@@ -214,12 +214,12 @@ def draw_ears(c:Canvas, t:Traits):
     "Ears, and earrings where the ear is in sight."
     for side, label in ((1, 'l_ear'), (-1, 'r_ear')):
         x = side*17.2*t.wide - t.yaw*2.2
-        c.paint(c.ellipse(x, 2, 3.3, 5.8), t.skin*.96, label)
-        c.paint(c.ellipse(x + side*.5, 1.5, 1.5, 3.5), t.skin*(.76, .64, .6), alpha=.7, soft=1.5)
+        c.draw(c.ellipse(x, 2, 3.3, 5.8), t.skin*.96, label)
+        c.draw(c.ellipse(x + side*.5, 1.5, 1.5, 3.5), t.skin*(.76, .64, .6), alpha=.7, soft=1.5)
         if not t.earring or side*t.yaw > .6: continue
         ring = dict(stud=c.ellipse(x, 8, 1.6, 1.6), drop=c.ellipse(x, 10.8, 1.5, 3.3),
                     hoop=np.abs(c.ellipse(x, 10.6, 2.8, 3.4)) - .8)
-        c.paint(ring[t.earring], t.metal, 'ear_r')
+        c.draw(ring[t.earring], t.metal, 'ear_r')
 
 # %% ../../nbs/datasets/faces.ipynb #c035
 def draw_head(c:Canvas, t:Traits):
@@ -228,18 +228,18 @@ def draw_head(c:Canvas, t:Traits):
     nx = c.x/18
     ny = (c.y - 1)/27
     shade = 1 - .16*(nx*nx + ny*ny) + t.contrast*(nx*math.cos(t.light) - ny*abs(math.sin(t.light)))
-    c.paint(head, t.skin[:, None, None]*shade, 'skin')
+    c.draw(head, t.skin[:, None, None]*shade, 'skin')
     for side in (1, -1):
-        c.paint(c.ellipse(side*9.5 + t.yaw*2, 8, 5, 4), t.skin*(1, .66, .6), alpha=t.blush, soft=6)
+        c.draw(c.ellipse(side*9.5 + t.yaw*2, 8, 5, 4), t.skin*(1, .66, .6), alpha=t.blush, soft=6)
     if t.freckles:
         dots = .6 - np.sin(c.x*2.4)*np.sin(c.y*2.9)
-        c.paint(np.maximum(c.ellipse(t.yaw*2, 5, 13, 4), dots), t.skin*.5, alpha=t.freckles)
+        c.draw(np.maximum(c.ellipse(t.yaw*2, 5, 13, 4), dots), t.skin*.5, alpha=t.freckles)
     if not t.beard: return
     whiskers = c.ellipse(t.yaw*3, 12, t.lip_w + 1.2, 1.9)
     cheeks = -c.ellipse(t.yaw*2, 1, 13, 13)
     chin = np.maximum(np.maximum(head, cheeks), 1 - c.y)
     if t.beard == 'goatee': chin = c.ellipse(t.yaw*2.5, 20, 6, 6.5)
-    c.paint(np.minimum(chin, whiskers), t.hair*.9, alpha=.3 if t.beard == 'stubble' else .92, soft=2)
+    c.draw(np.minimum(chin, whiskers), t.hair*.9, alpha=.3 if t.beard == 'stubble' else .92, soft=2)
 
 # %% ../../nbs/datasets/faces.ipynb #c037
 def draw_eyes(c:Canvas, t:Traits):
@@ -254,14 +254,14 @@ def draw_eyes(c:Canvas, t:Traits):
         ends = (np.abs(u) - 1)*w
         b = u/1.3
         eye = np.maximum(top - v, v + .75*top)*.8
-        c.paint(eye - 1.3, t.skin*(.72, .6, .58), alpha=.3 + .4*t.makeup, soft=2.5)
-        c.paint(eye, (.97, .96, .95), eye_label)
+        c.draw(eye - 1.3, t.skin*(.72, .6, .58), alpha=.3 + .4*t.makeup, soft=2.5)
+        c.draw(eye, (.97, .96, .95), eye_label)
         for color, dx, dy, r in ((t.iris, 0, 0, 1.9), ((.05, .04, .04), 0, 0, .85), ((1, 1, 1), .6, -.7, .5)):
-            c.paint(np.maximum(c.ellipse(x + .5*t.yaw + dx, dy - 2.1, r, r), eye), color)
-        c.paint(np.maximum(np.abs(v - top) - .35, ends), t.hair*.25, alpha=.8)
+            c.draw(np.maximum(c.ellipse(x + .5*t.yaw + dx, dy - 2.1, r, r), eye), color)
+        c.draw(np.maximum(np.abs(v - top) - .35, ends), t.hair*.25, alpha=.8)
         height = t.brow_h*(1.1 - side*b*.4)*np.sqrt((1 - b*b).clip(0))
         brow = np.abs(c.y - t.brow_y - t.brow_arc*b*b + side*b*t.brow_tilt) - height
-        c.paint(np.maximum(brow, (np.abs(b) - 1)*w), t.hair*.55, brow_label, alpha=.9)
+        c.draw(np.maximum(brow, (np.abs(b) - 1)*w), t.hair*.55, brow_label, alpha=.9)
 
 # %% ../../nbs/datasets/faces.ipynb #c038
 def draw_nose(c:Canvas, t:Traits):
@@ -273,11 +273,11 @@ def draw_nose(c:Canvas, t:Traits):
     axis = c.x - x*(.7 + .3*along)
     sides = np.abs(axis) - 1.4 - (t.nose_w - 1.4)*along**2
     nose = np.maximum(sides, np.maximum(-3 - c.y, c.ellipse(x, tip - 8, 20, 10)))
-    c.paint(nose, t.skin*1.03, 'nose', alpha=.5)
-    c.paint(np.maximum(nose, .5 - axis*dark), t.skin*(.78, .68, .64), alpha=.45, soft=2)
-    c.paint(c.ellipse(x - dark*.6, tip - 1.5, 1, 1.6), t.skin*1.1 + .1, alpha=.5, soft=2)
-    for side in (1, -1): c.paint(c.ellipse(x + side*t.nose_w*.45, tip + .9, .9, .6), t.skin*.4, alpha=.75)
-    c.paint(np.maximum(np.abs(c.ellipse(x, tip - .8, t.nose_w, 2.6)) - .35, tip - c.y), t.skin*.6, alpha=.6)
+    c.draw(nose, t.skin*1.03, 'nose', alpha=.5)
+    c.draw(np.maximum(nose, .5 - axis*dark), t.skin*(.78, .68, .64), alpha=.45, soft=2)
+    c.draw(c.ellipse(x - dark*.6, tip - 1.5, 1, 1.6), t.skin*1.1 + .1, alpha=.5, soft=2)
+    for side in (1, -1): c.draw(c.ellipse(x + side*t.nose_w*.45, tip + .9, .9, .6), t.skin*.4, alpha=.75)
+    c.draw(np.maximum(np.abs(c.ellipse(x, tip - .8, t.nose_w, 2.6)) - .35, tip - c.y), t.skin*.6, alpha=.6)
 
 # %% ../../nbs/datasets/faces.ipynb #c039
 def draw_mouth(c:Canvas, t:Traits):
@@ -292,12 +292,12 @@ def draw_mouth(c:Canvas, t:Traits):
     below = .6*t.open*arch
     bow = t.lip_u*(arch - .35*np.exp(-(u/.16)**2))
     def between(top, bottom): return np.maximum(np.maximum(top - v, v - bottom), ends)
-    c.paint(c.ellipse(x, 16.6 + t.lip_l + .6*t.open, .6*w, 1.1), t.skin*.72, alpha=.4, soft=1.5)
-    c.paint(between(below, below + t.lip_l*arch), t.lip*1.06, 'l_lip')
-    c.paint(between(above - bow, above), t.lip*.88, 'u_lip')
-    if not t.open: return c.paint(np.maximum(np.abs(v) - .25, ends), t.lip*.4, alpha=.8)
-    c.paint(between(above, below), (.3, .09, .09), 'mouth')
-    c.paint(between(above, above + .6*t.open*arch), (.95, .93, .9))
+    c.draw(c.ellipse(x, 16.6 + t.lip_l + .6*t.open, .6*w, 1.1), t.skin*.72, alpha=.4, soft=1.5)
+    c.draw(between(below, below + t.lip_l*arch), t.lip*1.06, 'l_lip')
+    c.draw(between(above - bow, above), t.lip*.88, 'u_lip')
+    if not t.open: return c.draw(np.maximum(np.abs(v) - .25, ends), t.lip*.4, alpha=.8)
+    c.draw(between(above, below), (.3, .09, .09), 'mouth')
+    c.draw(between(above, above + .6*t.open*arch), (.95, .93, .9))
 
 # %% ../../nbs/datasets/faces.ipynb #c041
 def hair_shape(c:Canvas, t:Traits)->np.ndarray:
@@ -345,12 +345,12 @@ def draw_glasses(c:Canvas, t:Traits):
         if t.glasses == 'round': return c.ellipse(x, -1.5, 5.7, 5.2)
         return c.box(x, -1.3, 5.7, 4.4, 3.5 if sun else 2)
     lens = np.minimum(one_lens(middle - 6.8), one_lens(middle + 6.8))
-    c.paint(lens, (.12, .1, .12) if sun else (.9, .95, 1), alpha=.9 if sun else .14)
+    c.draw(lens, (.12, .1, .12) if sun else (.9, .95, 1), alpha=.9 if sun else .14)
     c.mask[(lens < 0) & (sun | ~eyes)] = LABELS['eye_g']
-    if sun: c.paint(np.maximum(lens, np.abs(c.x + .7*c.y - middle + 9) - 1.2), (1, 1, 1), alpha=.25)
+    if sun: c.draw(np.maximum(lens, np.abs(c.x + .7*c.y - middle + 9) - 1.2), (1, 1, 1), alpha=.25)
     bridge = np.maximum(np.abs(c.y + 2.8 - .1*across) - .5, across - 2)
     arms = np.maximum(np.abs(c.y + 2.5) - .5, np.maximum(12.4 - across, np.abs(c.x) - 17*t.wide))
-    for part in (np.abs(lens) - .55, bridge, arms): c.paint(part, t.frame, 'eye_g')
+    for part in (np.abs(lens) - .55, bridge, arms): c.draw(part, t.frame, 'eye_g')
 
 # %% ../../nbs/datasets/faces.ipynb #c046
 def draw_hat(c:Canvas, t:Traits):
@@ -360,13 +360,13 @@ def draw_hat(c:Canvas, t:Traits):
     round_ = 1 - .15*(c.x/18)**2 + .08*np.sin(c.x*1.6)*(t.hat == 'beanie')
     color = t.hat_color[:, None, None]*round_
     if t.hat == 'brim':
-        c.paint(c.ellipse(0, -14, 31, 5.4), dark, 'hat')
+        c.draw(c.ellipse(0, -14, 31, 5.4), dark, 'hat')
         crown = merge(c.box(0, -28, 17.5, 13, 6), c.ellipse(0, -16, 18, 3.6), 1)
-        c.paint(crown, color, 'hat')
-        return c.paint(np.maximum(crown, np.abs(bend + 18) - 2), t.cloth2, 'hat')
-    c.paint(np.maximum(c.ellipse(0, -12, 20.5*t.wide, 18.5), bend + 12), color, 'hat')
-    if t.hat == 'cap': return c.paint(c.ellipse(t.yaw*6, -12, 17.5, 4.2), dark, 'hat')
-    c.paint(np.maximum(c.ellipse(0, -12, 21.4*t.wide, 24), np.abs(bend + 13.5) - 3), dark, 'hat')
+        c.draw(crown, color, 'hat')
+        return c.draw(np.maximum(crown, np.abs(bend + 18) - 2), t.cloth2, 'hat')
+    c.draw(np.maximum(c.ellipse(0, -12, 20.5*t.wide, 18.5), bend + 12), color, 'hat')
+    if t.hat == 'cap': return c.draw(c.ellipse(t.yaw*6, -12, 17.5, 4.2), dark, 'hat')
+    c.draw(np.maximum(c.ellipse(0, -12, 21.4*t.wide, 24), np.abs(bend + 13.5) - 3), dark, 'hat')
 
 # %% ../../nbs/datasets/faces.ipynb #c048
 def face_layers(
@@ -382,7 +382,7 @@ def face_layers(
     color = hair_color(c, t)
     draw_wall(wall, t)
     yield c
-    if t.style in ('long', 'bob', 'curly', 'afro'): c.paint(outline, color*.72, 'hair')
+    if t.style in ('long', 'bob', 'curly', 'afro'): c.draw(outline, color*.72, 'hair')
     draw_body(wall, t, head_shape(c, t))
     yield c
     draw_ears(c, t)
@@ -399,8 +399,8 @@ def face_layers(
 def draw_front(c:Canvas, t:Traits, outline:np.ndarray, color:np.ndarray):
     "Hair before the face with its shadow, glasses, hat, light and grain."
     front = np.maximum(outline, -face_opening(c, t))
-    c.paint(np.maximum(front - 1.6, head_shape(c, t)), t.skin*(.6, .5, .48), alpha=.35, soft=3)
-    c.paint(front, color, 'hair')
+    c.draw(np.maximum(front - 1.6, head_shape(c, t)), t.skin*(.6, .5, .48), alpha=.35, soft=3)
+    c.draw(front, color, 'hair')
     if t.glasses: draw_glasses(c, t)
     if t.hat: draw_hat(c, t)
     light = .6*t.contrast*(math.cos(t.light)*c.x - abs(math.sin(t.light))*c.y)/32

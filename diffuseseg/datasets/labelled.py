@@ -172,7 +172,7 @@ def load_labelled(
     skip_bad:bool=False, # Leave out images with an error, instead of stopping at the first
     skipped:list[tuple[str, str]]|None=None, # Grows by the name of what `skip_bad` left out, and why
 )->LabelledPairs: # Sorted by name
-    "Read labelled images of any known format. Faults raise `InputError`, notes are warnings."
+    "Read labelled images of any known format. Errors raise `InputError`, notes are warnings."
     masks = images if masks is None else masks
     if format == 'auto' and Path(images).is_dir(): format = recognise(Path(images), Path(masks), mask_suffix)
     if classes is None and onto is not None and not merge and not _has_own_classes(format, Path(masks)):
