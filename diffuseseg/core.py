@@ -199,6 +199,17 @@ def read_jsonl(
             raise InputError(f'{path}: expected JSON in line {number}, found {line[:40]!r}') from None
     return rows
 
+def _end_of_last_line(file)->int:
+    "Where the last complete line of an open file ends, in bytes; read from its end, for files may be long."
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 2**16)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b'\n')
+        if newline >= 0: return start + newline + 1
+        end = start
+    return 0
+
 def append_jsonl(
     path:str|Path, # Target file
     rows:list[dict], # What to append, one object a line
@@ -207,9 +218,7 @@ def append_jsonl(
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, 'a+b') as f:
-            f.seek(0)
-            content = f.read()
-            f.truncate(content.rfind(b'\n') + 1)
+            f.truncate(_end_of_last_line(f))
             f.write(''.join(json.dumps(row) + '\n' for row in rows).encode())
             f.flush()
             os.fsync(f.fileno())
@@ -306,7 +315,8 @@ def _check_claim(
 ):
     "Raise `InputError` if files would be replaced that this owner did not write."
     if path.exists() and not path.is_dir(): raise InputError(f'{path}: expected a folder, found a file')
-    others = [item.name for item in path.iterdir() if item.name not in (CLAIM_FILE, LOCK_FILE)] if path.exists() else []
+    others = [] if not path.exists() else sorted(item.name for item in path.iterdir()
+                                                 if not item.name.startswith('.') and item.name != 'config.yaml')
     if overwrite or not others: return
     cure = 'name another folder, or allow to overwrite it (on the command line with --overwrite)'
     if not (path/CLAIM_FILE).is_file():

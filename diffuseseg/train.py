@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['weighted_error', 'diffusion_loss', 'TrainConfig', 'EMA', 'batch_indices', 'Batch', 'draw_batch', 'compiled',
-           'Trainer', 'held_out_loss', 'Clock', 'train']
+           'Trainer', 'tensors_below', 'optimizer_tensors', 'load_optimizer', 'held_out_loss', 'Clock', 'train']
 
 # %% ../nbs/04_train.ipynb #n003
 import copy
@@ -366,10 +366,35 @@ def align_with(self:Trainer,
     self.aligner = self.accelerator.prepare(projections)
 
 # %% ../nbs/04_train.ipynb #c043
-def _part(tensors:dict, prefix:str)->dict:
-    "The tensors whose names begin with `prefix`, by the rest of the name."
+def tensors_below(
+    tensors:dict, # Tensors by name
+    prefix:str, # What the names begin with
+)->dict: # Those, by the rest of the name
+    "One part of a state."
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
+def optimizer_tensors(
+    parameters:dict[str, nn.Parameter], # Weights by name
+    optimizer:torch.optim.Optimizer, # Adam or AdamW on them
+)->dict: # Tensors by name
+    "The optimiser's moments, under the names of the weights that they belong to."
+    return {f'adam.{moment}.{name}': value for name, p in parameters.items()
+            for moment, value in optimizer.state.get(p, {}).items()}
+
+def load_optimizer(
+    parameters:dict[str, nn.Parameter], # Weights by name
+    optimizer:torch.optim.Optimizer, # Adam or AdamW on them, before its first step
+    tensors:dict, # What `optimizer_tensors` returned, perhaps among others
+):
+    "Put the moments back. Weights that no gradient had reached have none."
+    moments = {key: tensors_below(tensors, f'adam.{key}.') for key in ('step', 'exp_avg', 'exp_avg_sq')}
+    for name, p in parameters.items():
+        if name not in moments['step']: continue
+        # in the layout of `p`, which a fused optimiser relies on
+        state = {key: torch.empty_like(p).copy_(moments[key][name]) for key in ('exp_avg', 'exp_avg_sq')}
+        optimizer.state[p] = dict(step=moments['step'][name], **state)
+
+# %% ../nbs/04_train.ipynb #x007
 @patch
 def _named_parameters(self:Trainer)->dict[str, nn.Parameter]:
     "All that the optimiser changes, by name."
@@ -382,11 +407,9 @@ def state(self:Trainer)->dict: # Tensors by name
     "Everything that the next step depends on, besides the settings."
     modules = dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net)
     if self.aligner: modules['aligner'] = self.projections
-    tensors = {f'{part}.{name}': value for part, module in modules.items() for name,
-               value in module.state_dict().items()}
-    for name, p in self._named_parameters().items():
-        for moment, value in self.optimizer.state.get(p, {}).items(): tensors[f'adam.{moment}.{name}'] = value
-    return tensors
+    tensors = {f'{part}.{name}': value for part, module in modules.items()
+               for name, value in module.state_dict().items()}
+    return tensors | optimizer_tensors(self._named_parameters(), self.optimizer)
 
 @patch
 def load_state(self:Trainer,
@@ -397,13 +420,8 @@ def load_state(self:Trainer,
     "Resume from a state. Another network's raises `InputError`."
     modules = dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net)
     if self.aligner: modules['aligner'] = self.projections
-    for name, module in modules.items(): load_weights(module, _part(tensors, f'{name}.'), path)
-    moments = {name: _part(tensors, f'adam.{name}.') for name in ('step', 'exp_avg', 'exp_avg_sq')}
-    for name, p in self._named_parameters().items():
-        if name not in moments['step']: continue
-        # in the layout of `p`
-        state = {key: torch.empty_like(p).copy_(moments[key][name]) for key in ('exp_avg', 'exp_avg_sq')}
-        self.optimizer.state[p] = dict(step=moments['step'][name], **state)
+    for name, module in modules.items(): load_weights(module, tensors_below(tensors, f'{name}.'), path)
+    load_optimizer(self._named_parameters(), self.optimizer, tensors)
     self.step = step
 
 # %% ../nbs/04_train.ipynb #c047

@@ -33,7 +33,7 @@ from ..ensemble import Segmentation, Segmenter, check_labels, entropy, flipped_c
 from ..evaluate import check_classes
 from .filters import drop_uncertain
 from ..generate import head_id, read_manifest, read_settings
-from ..train import batch_indices, load_optimizer, optimizer_tensors, part
+from ..train import batch_indices, load_optimizer, optimizer_tensors, tensors_below
 from ..unet import load_state
 
 # %% ../../nbs/export/distil.ipynb #c006
@@ -337,7 +337,7 @@ def _save_progress(
 ):
     "Write all that the next step depends on."
     tensors = {f'net.{name}': value for name, value in student.net.state_dict().items()}
-    tensors |= optimizer_tensors(student.net, optimizer)
+    tensors |= optimizer_tensors(dict(student.net.named_parameters()), optimizer)
     save_tensors(path, tensors, dict(kind='student in training', step=step))
 
 def _resume(
@@ -348,8 +348,8 @@ def _resume(
     "Read a state, if there is one."
     if path is None or not path.exists(): return 0
     tensors, config = load_tensors(path)
-    load_state(student.net, part(tensors, 'net.'), path)
-    load_optimizer(student.net, optimizer, tensors)
+    load_state(student.net, tensors_below(tensors, 'net.'), path)
+    load_optimizer(dict(student.net.named_parameters()), optimizer, tensors)
     return config['step']
 
 # %% ../../nbs/export/distil.ipynb #c039
