@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, read_text
 from ..data import ClassList, LabelledPairs, celebamask_classes
-from .annotations import naming
+from .annotations import error_context
 
 # %% ../../nbs/datasets/class_lists.ipynb #c012
 def voc_color(
