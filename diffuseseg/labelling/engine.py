@@ -6,7 +6,7 @@
 __all__ = ['NUM_COMPONENTS', 'PCA_IMAGES', 'STEPS', 'PRIOR_IMAGES', 'ORDERS', 'MAX_CENTRES', 'Prediction', 'LabelEngine',
            'CrossValidation']
 
-# %% ../../nbs/labelling/engine.ipynb #c037
+# %% ../../nbs/labelling/engine.ipynb #c003
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from .project import LabelProject, open_project, strokes_at
 from ..models.pca import pca_projection
 from ..unet import DiffusionModel
 
-# %% ../../nbs/labelling/engine.ipynb #c040
+# %% ../../nbs/labelling/engine.ipynb #c006
 @dataclass
 class Prediction:
     "What the ensemble makes of an image, in the model's size."
@@ -61,7 +61,7 @@ class LabelEngine:
         self.means = {} # number of an image -> mean descriptor `[D]`
         self.cross_validation = None
         self.status, self.error = 'starting', None
-        self._maps = OrderedDict()
+        self._maps, self._lock = OrderedDict(), threading.RLock()
         self._projection = None
         self._rows, self._prior = {}, None
         self._folds = {}
@@ -72,7 +72,7 @@ class LabelEngine:
     @property
     def resize_mode(self)->str: return self.diffusion.fit # how an image becomes a square
 
-# %% ../../nbs/labelling/engine.ipynb #c042
+# %% ../../nbs/labelling/engine.ipynb #c008
 @patch
 def _cache_path(self:LabelEngine, i:int)->Path:
     "The file of an image's features."
@@ -105,22 +105,24 @@ def _read_features(self:LabelEngine, i:int)->list[torch.Tensor]:
         if str(e) not in self.project.notes: self.project.notes.append(str(e))
     return parts
 
-# %% ../../nbs/labelling/engine.ipynb #c043
+# %% ../../nbs/labelling/engine.ipynb #c009
 @patch
 def features(self:LabelEngine,
     i:int, # Number of the image
 )->FeatureMaps: # Of one image, half precision
     """The features of an image: from memory, from the disk, or computed. An image that cannot be read
     raises `InputError`."""
-    if i not in self._maps:
-        parts = self._read_features(i)
-        sources = [(block, t) for t in self.spec.timesteps for block in self.spec.blocks]
-        self._maps[i] = FeatureMaps([m.to(self.diffusion.device) for m in parts], sources)
-        self.means[i] = torch.cat([m.float().mean((0, 2, 3)) for m in parts])
-    self._maps.move_to_end(i)
-    while len(self._maps) > 1 and len(self._maps)*self._maps[i].nbytes > self.memory:
-        self._maps.popitem(last=False)
-    return self._maps[i]
+    with self._lock: # the server and an export read features too
+        if i not in self._maps:
+            parts = self._read_features(i)
+            sources = [(block, t) for t in self.spec.timesteps for block in self.spec.blocks]
+            self._maps[i] = FeatureMaps([m.to(self.diffusion.device) for m in parts], sources)
+            self.means[i] = torch.cat([m.float().mean((0, 2, 3)) for m in parts])
+        self._maps.move_to_end(i)
+        maps = self._maps[i]
+        while len(self._maps) > 1 and len(self._maps)*maps.nbytes > self.memory:
+            self._maps.popitem(last=False)
+        return maps
 
 @patch
 def usable(self:LabelEngine,
@@ -129,7 +131,7 @@ def usable(self:LabelEngine,
     "Leave out images that could not be read."
     return [i for i in numbers if i not in self.project.unreadable]
 
-# %% ../../nbs/labelling/engine.ipynb #c046
+# %% ../../nbs/labelling/engine.ipynb #c012
 NUM_COMPONENTS = 64
 PCA_IMAGES = 16
 
@@ -151,7 +153,7 @@ def projection(self:LabelEngine)->tuple[torch.Tensor, torch.Tensor]: # Weight `[
     self._projection = pca_projection(torch.cat(tables), NUM_COMPONENTS, generator(self.seed, 4))
     return self._projection
 
-# %% ../../nbs/labelling/engine.ipynb #c048
+# %% ../../nbs/labelling/engine.ipynb #c014
 STEPS = 120
 
 @patch
@@ -190,7 +192,7 @@ def _train(self:LabelEngine, tables:list[tuple[torch.Tensor, torch.Tensor]])->Pi
     ensemble.biases[-1].data[..., absent] = -1e4
     return ensemble.requires_grad_(False)
 
-# %% ../../nbs/labelling/engine.ipynb #c049
+# %% ../../nbs/labelling/engine.ipynb #c015
 @patch
 def labelled(self:LabelEngine)->list[int]: # Numbers of images
     "Images with labelled pixels that the model sees."
@@ -213,7 +215,7 @@ def fit(self:LabelEngine):
     self.version += 1
     self.fitted_revision = revision
 
-# %% ../../nbs/labelling/engine.ipynb #c051
+# %% ../../nbs/labelling/engine.ipynb #c017
 PRIOR_IMAGES = 16
 
 @patch
@@ -236,7 +238,7 @@ def _prior_rows(self:LabelEngine, pixels:int)->list[tuple[torch.Tensor, torch.Te
     chosen = torch.randperm(len(labels), generator=generator(self.seed, 6))[:pixels].to(labels.device)
     return [(table[chosen], labels[chosen])]
 
-# %% ../../nbs/labelling/engine.ipynb #c053
+# %% ../../nbs/labelling/engine.ipynb #c019
 @patch
 @torch.inference_mode()
 def probs(self:LabelEngine,
@@ -264,15 +266,16 @@ def predict(self:LabelEngine,
 @patch
 def full_mask(self:LabelEngine,
     i:int, # Number of the image
+    ensemble:PixelEnsemble|None=None, # Takes raw descriptors; None for the current one
 )->np.ndarray: # Class ids, uint8 `[H, W]`; 255 where the model does not see the image
     "The prediction in the image's own size, placed as `segment` does."
-    width, height = self.project._sizes.get(i) or self.project.picture(i).size
-    if (height, width) == (self.size, self.size) and i in self.predictions:
-        return self.predictions[i].mask.numpy()
-    vote = self.probs(i).mean(0).movedim(-1, 0).cpu()
+    ensemble = ensemble or self.ensemble
+    width, height = self.project.size(i)
+    if (height, width) == (self.size, self.size): return self._vote(i, ensemble)[0].numpy()
+    vote = self.probs(i, ensemble).mean(0).movedim(-1, 0).cpu()
     return place_mask(vote, height, width, self.resize_mode, self.project.classes.ignore_index).numpy()
 
-# %% ../../nbs/labelling/engine.ipynb #c060
+# %% ../../nbs/labelling/engine.ipynb #c026
 @dataclass
 class CrossValidation:
     "IoU by class on strokes that were left out of the fit."
@@ -312,7 +315,7 @@ def cross_validate(self:LabelEngine)->bool: # Whether there was something to do
         self.cross_validation = CrossValidation(ious, len(numbers), revision)
     return True
 
-# %% ../../nbs/labelling/engine.ipynb #c063
+# %% ../../nbs/labelling/engine.ipynb #c029
 ORDERS = ('uncertainty', 'diversity', 'name')
 MAX_CENTRES = 200 # images that are put in order by diversity; the rest follows by distance
 
@@ -349,7 +352,7 @@ def _diverse(self:LabelEngine, numbers:list[int])->list[int]:
     rest = sorted(set(known) - set(first), key=lambda i: -float(distance[known.index(i)]))
     return first + rest + [i for i in numbers if i not in self.means]
 
-# %% ../../nbs/labelling/engine.ipynb #c065
+# %% ../../nbs/labelling/engine.ipynb #c031
 def _stale(engine:LabelEngine, numbers)->int|None:
     "The first image whose prediction does not come from the current ensemble."
     for i in engine.usable(numbers):
@@ -377,7 +380,7 @@ def _needs_folds(self:LabelEngine)->bool:
     "Whether the cross-validated scores are older than the strokes."
     return self.cross_validation is None or self.cross_validation.revision != self.fitted_revision
 
-# %% ../../nbs/labelling/engine.ipynb #c066
+# %% ../../nbs/labelling/engine.ipynb #c032
 _STATUS = {'fit': 'fitting', 'predict': 'predicting', 'features': 'computing features',
            'cross-validate': 'cross-validating'}
 

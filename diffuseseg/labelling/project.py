@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BREAK', 'parse_classes', 'LabelProject', 'open_project', 'import_masks', 'strokes_at', 'project_token']
 
-# %% ../../nbs/labelling/project.ipynb #c036
+# %% ../../nbs/labelling/project.ipynb #c003
 import colorsys
 import secrets
 import threading
@@ -26,7 +26,7 @@ from ..datasets.annotations import collecting
 from ..datasets.class_lists import known_classes, read_classes
 from ..datasets.labelled import find_labelled
 
-# %% ../../nbs/labelling/project.ipynb #c039
+# %% ../../nbs/labelling/project.ipynb #c006
 _COLORS = ['9aa5b1', 'e8590c', '1c7ed6', '37b24d', 'f59f00', 'ae3ec9', '0ca678', 'f06595', '5c4bd3', '82c91e',
            '15aabf',
            'c92a2a']
@@ -47,7 +47,7 @@ def parse_classes(
     names = [name.strip() for name in text.split(',') if name.strip()]
     return ClassList(names, [_class_color(i) for i in range(len(names))])
 
-# %% ../../nbs/labelling/project.ipynb #c042
+# %% ../../nbs/labelling/project.ipynb #c009
 def _find_images(folder:Path)->tuple[dict[str, Path], list[str]]:
     "The images of a folder by name, and a note for each that is left out."
     files = {}
@@ -59,7 +59,7 @@ def _find_images(folder:Path)->tuple[dict[str, Path], list[str]]:
         else: files[name] = path
     return files, notes
 
-# %% ../../nbs/labelling/project.ipynb #c044
+# %% ../../nbs/labelling/project.ipynb #c011
 class LabelProject:
     "Images, classes and strokes of one project. Images are numbered; no request names a file."
     def __init__(self,
@@ -76,7 +76,7 @@ class LabelProject:
         self.revision = 0 # of all strokes
         self.revisions = {} # number of an image with strokes -> revision of its strokes
         self._lock = threading.RLock()
-        self._sizes = {}
+        self._sizes, self._counts = {}, {}
         self._last_stroke = 0.
         for i in range(len(self.names)):
             if self._mask_path(i).exists(): self.revisions[i] = 1
@@ -86,7 +86,7 @@ class LabelProject:
     def _mask_path(self, i:int)->Path: return self.folder/'strokes'/f'{self.names[i]}.png'
     def _note_path(self, i:int)->Path: return self._mask_path(i).with_suffix('.json')
 
-# %% ../../nbs/labelling/project.ipynb #c045
+# %% ../../nbs/labelling/project.ipynb #c012
 @patch
 def picture(self:LabelProject,
     i:int, # Number of the image
@@ -100,11 +100,18 @@ def picture(self:LabelProject,
     return image
 
 @patch
+def size(self:LabelProject,
+    i:int, # Number of the image
+)->tuple[int, int]: # Width and height
+    "The size of an image. One that cannot be read raises `InputError`."
+    return self._sizes.get(i) or self.picture(i).size
+
+@patch
 def strokes(self:LabelProject,
     i:int, # Number of the image
 )->np.ndarray: # Class ids, uint8 `[H, W]` of the image's own size, 255 where nothing is labelled
     "The strokes on an image. A mask of another size than its image raises `InputError`."
-    width, height = self._sizes.get(i) or self.picture(i).size
+    width, height = self.size(i)
     path = self._mask_path(i)
     if not path.exists(): return np.full((height, width), self.classes.ignore_index, np.uint8)
     ids = read_mask(path, self.classes).numpy()
@@ -113,7 +120,7 @@ def strokes(self:LabelProject,
     self.unreadable[i] = f'{path}: expected {width}x{height} pixels like its image, found {found}'
     raise InputError(self.unreadable[i])
 
-# %% ../../nbs/labelling/project.ipynb #c046
+# %% ../../nbs/labelling/project.ipynb #c013
 @patch
 def add_strokes(self:LabelProject,
     i:int, # Number of the image
@@ -137,7 +144,19 @@ def add_strokes(self:LabelProject,
         self.revisions[i] = self.revisions.get(i, 0) + 1
         return self.revisions[i]
 
-# %% ../../nbs/labelling/project.ipynb #c048
+# %% ../../nbs/labelling/project.ipynb #c015
+@patch
+def counts(self:LabelProject,
+    i:int, # Number of the image
+)->np.ndarray: # int `[K]`
+    "Labelled pixels of each class in an image."
+    revision = self.revisions.get(i, 0)
+    if i not in self._counts or self._counts[i][0] != revision:
+        num_classes = self.classes.num_classes
+        self._counts[i] = revision, np.bincount(self.strokes(i).ravel(), minlength=256)[:num_classes]
+    return self._counts[i][1]
+
+# %% ../../nbs/labelling/project.ipynb #c017
 BREAK = 60 # seconds without a stroke that are no longer work
 
 @patch
@@ -168,7 +187,7 @@ def total_work(self:LabelProject)->dict: # 'strokes' and 'seconds'
     notes = [self.work(i) for i in list(self.revisions)]
     return dict(strokes=sum(n['strokes'] for n in notes), seconds=sum(n['seconds'] for n in notes))
 
-# %% ../../nbs/labelling/project.ipynb #c050
+# %% ../../nbs/labelling/project.ipynb #c019
 def _project_classes(folder:Path, classes:ClassList|str|Path|None)->ClassList:
     "The classes of a project: those it has, those that are given, or both if these only add some."
     path = folder/'classes.json'
@@ -208,7 +227,7 @@ def open_project(
         write_json(folder/'project.json', dict(images=str(images.resolve()), count=len(files)))
         yield LabelProject(folder, images, class_list, channels)
 
-# %% ../../nbs/labelling/project.ipynb #c057
+# %% ../../nbs/labelling/project.ipynb #c026
 def import_masks(
     project:LabelProject, # Open
     masks:str|Path, # Folder of masks, or file or folder of annotations
@@ -227,7 +246,7 @@ def import_masks(
             count += 1
     return count
 
-# %% ../../nbs/labelling/project.ipynb #c060
+# %% ../../nbs/labelling/project.ipynb #c029
 def strokes_at(
     ids:np.ndarray, # Class ids, uint8 `[H, W]` in the image's own size
     size:int, # Side of the model's square
@@ -251,7 +270,7 @@ def strokes_at(
     winner = np.where(votes.any(1), votes.argmax(1), ignore_index)
     return torch.from_numpy(winner.astype(np.uint8).reshape(size, size))
 
-# %% ../../nbs/labelling/project.ipynb #c063
+# %% ../../nbs/labelling/project.ipynb #c032
 def project_token(
     folder:str|Path, # Of the project
 )->str: # 32 hexadecimal digits
