@@ -183,17 +183,16 @@ function position(event) {
   return [(event.clientX - box.left) / box.width * image.width, (event.clientY - box.top) / box.height * image.height]
 }
 
-function stamp(cx, cy) {
-  const radius = brushSize() / 2
+function stamp(x, y) { // a disc of whole pixels: odd sizes around a pixel, even ones around a corner
+  const size = brushSize(), radius = size / 2
+  const cx = size % 2 ? Math.floor(x) + .5 : Math.round(x), cy = size % 2 ? Math.floor(y) + .5 : Math.round(y)
   const value = stroke.erase ? NONE : chosen
-  for (let y = Math.max(0, Math.ceil(cy - radius - .5)); y <= Math.min(image.height - 1, cy + radius - .5); y++) {
-    for (let x = Math.max(0, Math.ceil(cx - radius - .5)); x <= Math.min(image.width - 1, cx + radius - .5); x++) {
-      const dx = x + .5 - cx, dy = y + .5 - cy
-      if (dx * dx + dy * dy <= radius * radius) image.ids[y * image.width + x] = value
+  for (let row = Math.max(0, cy - radius); row < Math.min(image.height, cy + radius); row++) {
+    for (let column = Math.max(0, cx - radius); column < Math.min(image.width, cx + radius); column++) {
+      const dx = column + .5 - cx, dy = row + .5 - cy
+      if (dx * dx + dy * dy <= radius * radius) image.ids[row * image.width + column] = value
     }
   }
-  const x = Math.floor(cx), y = Math.floor(cy) // a brush of one pixel is the pixel under the pointer
-  if (x >= 0 && y >= 0 && x < image.width && y < image.height) image.ids[y * image.width + x] = value
 }
 
 function line(x, y) {
@@ -300,13 +299,13 @@ function drawPrediction() {
     target.imageSmoothingEnabled = width > prediction.side
     target.drawImage(small, box[0], box[1], box[2] - box[0], box[3] - box[1])
   }
-  $('uncertainty-caption').textContent = `Uncertainty, mean ${prediction.mean.toFixed(3)} bit`
+  $('uncertainty-caption').textContent = `Uncertainty, ${prediction.mean.toFixed(3)} bit`
 }
 
 function layout() {
   if (!image) return
   const room = $('stage-box')
-  const fit = Math.min((room.clientWidth - 24) / image.width, (room.clientHeight - 24) / image.height)
+  const fit = Math.min((room.clientWidth - 16) / image.width, (room.clientHeight - 16) / image.height)
   let scale = fit * zoom
   if (scale >= 2 && zoom === 1) scale = Math.floor(scale)
   $('stage').style.width = image.width * scale + 'px'
