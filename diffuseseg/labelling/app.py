@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WindowConflict', 'LabelServer', 'make_app', 'LabelPage', 'label', 'label_command']
 
-# %% ../../nbs/labelling/app.ipynb #c029
+# %% ../../nbs/labelling/app.ipynb #c003
 import base64
 import io
 import json
@@ -28,13 +28,15 @@ from PIL import Image
 
 import diffuseseg
 from ..core import InputError, import_optional
-from ..data import ClassList, fit_box, overlay
+from ..data import fit_box, overlay
+from ..datasets.class_lists import ClassList
 from .engine import LabelEngine
 from .project import LabelProject, import_masks, open_project, project_token
 from .results import class_counts, write_results
+from ..models.encoders import load_encoder
 from ..models.pretrained import load_diffusion, load_segmenter
 
-# %% ../../nbs/labelling/app.ipynb #c032
+# %% ../../nbs/labelling/app.ipynb #c006
 class WindowConflict(InputError):
     "Another window works on this project."
 
@@ -64,7 +66,7 @@ class _Window:
         with self._lock:
             if self.owner == tab: self.owner = None
 
-# %% ../../nbs/labelling/app.ipynb #c035
+# %% ../../nbs/labelling/app.ipynb #c009
 def _number(value, low:int, high:int, name:str)->int:
     "A whole number from `low` to `high`; anything else raises `InputError`."
     if type(value) is not int or not low <= value <= high:
@@ -108,7 +110,7 @@ class LabelServer:
         laid_over = overlay(small[None], prediction.mask[None], self.project.classes)
         return _png(laid_over[0].permute(1, 2, 0).numpy())
 
-# %% ../../nbs/labelling/app.ipynb #c037
+# %% ../../nbs/labelling/app.ipynb #c011
 @patch
 def prediction(self:LabelServer, i:int)->tuple[dict, bytes]|None: # What it is, and its bytes
     "The newest prediction of an image; None if there is none yet."
@@ -139,7 +141,7 @@ def add_strokes(self:LabelServer, tab:str, image, left, top, width, height, ids,
     self.engine.wake()
     return dict(revision=revision)
 
-# %% ../../nbs/labelling/app.ipynb #c038
+# %% ../../nbs/labelling/app.ipynb #c012
 @patch
 def state(self:LabelServer, tab:str, current, visible)->dict:
     "What changes, and which images are in view."
@@ -171,7 +173,7 @@ def order(self:LabelServer, tab:str, by)->dict:
     "The images, the most useful first."
     return dict(order=self.engine.order(by))
 
-# %% ../../nbs/labelling/app.ipynb #c040
+# %% ../../nbs/labelling/app.ipynb #c014
 @patch
 def export(self:LabelServer, tab:str, masks, format)->dict:
     "Start an export; how it goes is in the state."
@@ -191,7 +193,7 @@ def _export(self:LabelServer, masks:str, format:str):
     except Exception as e: result['error'] = str(e) # shown on the page
     self.export_state = dict(self.export_state, **result)
 
-# %% ../../nbs/labelling/app.ipynb #c042
+# %% ../../nbs/labelling/app.ipynb #c016
 _PAGE_FOLDER = Path(diffuseseg.__file__).parent/'labelling'
 _PAGE = {'page.html': 'text/html', 'page.css': 'text/css', 'page.js': 'text/javascript'}
 _HEADERS = {'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff',
@@ -199,8 +201,7 @@ _HEADERS = {'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff',
             'Content-Security-Policy': "default-src 'self'; img-src 'self' data: blob:; style-src 'self' "
                                        "'unsafe-inline'"}
 
-def _answer(server:LabelServer, path:str, body:dict)->tuple[bytes|None, str,
-                                                            dict]: # Content, its type, more headers
+def _answer(server:LabelServer, path:str, body:dict)->tuple[bytes|None, str, dict]: # Content, its type, more headers
     "What a request is answered with."
     kind, _, rest = path.strip('/').partition('/')
     if kind == 'close':
@@ -265,7 +266,7 @@ def make_app(
     routes = [*pages, *reads, Route('/project', guarded(answer)), *posts]
     return Starlette(routes=routes, middleware=[Middleware(GZipMiddleware, minimum_size=2000)])
 
-# %% ../../nbs/labelling/app.ipynb #c044
+# %% ../../nbs/labelling/app.ipynb #c018
 _open_pages = {} # resolved project folder -> LabelPage of this process
 
 class LabelPage:
@@ -309,7 +310,7 @@ class LabelPage:
         path = self.url[self.url.index('/?'):]
         output.serve_kernel_port_as_iframe(self.port, path=path, height=str(self.height))
 
-# %% ../../nbs/labelling/app.ipynb #c045
+# %% ../../nbs/labelling/app.ipynb #c019
 def _listen(port:int)->socket.socket:
     "A socket of this machine only. A port in use raises `InputError`."
     listener = socket.socket()
@@ -329,6 +330,7 @@ def label(
     project:str|Path|None=None, # Folder of the project; None for the images' folder with -labels
     head:str|Path|None=None, # Head to correct
     masks:str|Path|None=None, # Masks to start from, in any format
+    encoder:str|None=None, # Its maps join the features: 'efficientnet-lite0', 'timm:NAME' or a model
     port:int=0, # Of the page; 0 for any that is free
     device:str='auto', # Where to compute
     height:int=860, # Of the frame in a notebook, in pixels
@@ -342,11 +344,15 @@ def label(
     segmenter = load_segmenter(head, diffusion, device) if head else None
     diffusion = diffusion or segmenter.diffusion
     if segmenter and classes is None: classes = segmenter.classes
+    if head and encoder:
+        raise InputError(f'encoder: expected none beside a head, which has its own, found {encoder!r}')
+    joined = load_encoder(encoder, device, load_diffusion) if encoder else None
     with ExitStack() as stack:
         opened = stack.enter_context(open_project(folder, images, classes, diffusion.image_channels))
         _check_head_classes(segmenter, opened)
         if masks: import_masks(opened, masks)
-        page = LabelPage(LabelEngine(opened, diffusion, segmenter), model or 'faces64' if not head else model,
+        page = LabelPage(LabelEngine(opened, diffusion, segmenter, joined),
+                         model or 'faces64' if not head else model,
                          port, stack.pop_all(), height)
     _open_pages[folder.resolve()] = page
     return page
@@ -357,7 +363,7 @@ def _check_head_classes(segmenter, project:LabelProject):
         raise InputError(f'head: expected the classes {", ".join(project.classes.names)} of the project, '
                          f'found {", ".join(segmenter.classes.names)}')
 
-# %% ../../nbs/labelling/app.ipynb #c046
+# %% ../../nbs/labelling/app.ipynb #c020
 def label_command(
     images:Path, # Folder of images to label, of any sizes
     # Names with commas between them, or a class list's file; by default the project's own
@@ -367,12 +373,13 @@ def label_command(
     project:Path|None=None, # Folder of the project; by default the images' folder with -labels
     head:str|None=None, # Head to correct: a file, a folder with head.safetensors or a built-in name
     masks:Path|None=None, # Masks to start from, in any format that fit reads
+    encoder:str|None=None, # Its maps join the features: 'efficientnet-lite0', 'timm:NAME' or a model
     port:int=8765, # Of the page on this machine; 0 for any that is free
     browser:bool=True, # Open the page in a browser
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
 ):
     "Label images in the browser: strokes on a few, predictions for all."
-    page = label(images, classes, model, project, head, masks, port, device)
+    page = label(images, classes, model, project, head, masks, encoder, port, device)
     folder = page.engine.project.folder
     print(f'{folder}: {len(page.engine.project)} images, to be labelled at\n  {page.url}\nCtrl+C ends it; '
           'every stroke is saved.', flush=True)

@@ -6,7 +6,7 @@
 __all__ = ['NUM_COMPONENTS', 'SPREAD_IMAGES', 'STEPS', 'MAX_ROWS', 'ORDERS', 'MAX_CENTRES', 'Prediction', 'LabelEngine',
            'CrossValidation']
 
-# %% ../../nbs/labelling/engine.ipynb #c003
+# %% ../../nbs/labelling/engine.ipynb #c037
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,16 +19,17 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..core import InputError, content_hash, generator, load_tensors, save_tensors
-from ..data import ClassList, fit_box, image_tensor
+from ..data import image_tensor
 from ..ensemble import PixelEnsemble, Segmenter, js_divergence, train_members
 from ..evaluate import class_iou
 from ..export.segment import place_mask
 from ..features import FeatureMaps, default_spec, extract, gather
 from .project import LabelProject, open_project, strokes_at
+from ..models.encoders import Encoder
 from ..models.pca import pca_projection
 from ..unet import DiffusionModel
 
-# %% ../../nbs/labelling/engine.ipynb #c006
+# %% ../../nbs/labelling/engine.ipynb #c040
 @dataclass
 class Prediction:
     "What the ensemble makes of an image, in the model's size."
@@ -46,12 +47,14 @@ class LabelEngine:
         project:LabelProject, # Open
         diffusion:DiffusionModel, # Gives the features
         head:Segmenter|None=None, # To correct; its predictions are a weak teacher beside the strokes
+        encoder:Encoder|None=None, # Its maps join the features; that of the head, if there is one
         seed:int=0, # Everything random follows from it
         memory:int=2**29, # Bytes of features to keep in memory
     ):
         self.project, self.diffusion, self.head = project, diffusion, head
         self.seed, self.memory = seed, memory
-        self.spec = head.spec if head else default_spec(diffusion)
+        self.encoder = head.encoder if head else encoder
+        self.spec = head.spec if head else default_spec(diffusion, encoder=encoder)
         self.size = diffusion.image_size
         self.ensemble = head.ensemble if head else None # takes raw descriptors
         self.version = 1 if head else 0 # of the ensemble
@@ -66,13 +69,14 @@ class LabelEngine:
         self._rows, self._prior = {}, None
         self._folds = {}
         self._stop, self._wake = threading.Event(), threading.Event()
-        key = repr((diffusion.model_id, self.spec.to_dict(), self.resize_mode))
+        encoder_id = self.encoder.encoder_id if self.encoder else None
+        key = repr((diffusion.model_id, encoder_id, self.spec.to_dict(), self.resize_mode))
         self._cache = project.folder/'features'/content_hash(key.encode())[:12]
 
     @property
-    def resize_mode(self)->str: return self.diffusion.fit # how an image becomes a square
+    def resize_mode(self)->str: return self.diffusion.resize_mode # how an image becomes a square
 
-# %% ../../nbs/labelling/engine.ipynb #c008
+# %% ../../nbs/labelling/engine.ipynb #c042
 @patch
 def _cache_path(self:LabelEngine, i:int)->Path:
     "The file of an image's features."
@@ -98,14 +102,15 @@ def _read_features(self:LabelEngine, i:int)->list[torch.Tensor]:
             tensors, _ = load_tensors(path)
             return [tensors[str(k)] for k in range(len(tensors))]
         except (InputError, KeyError): pass # damaged: computed again
-    maps = extract(self.diffusion, self.image(i)[None], self.spec, 1, torch.float16)
+    settings = dict(dtype=torch.float16, encoder=self.encoder, show_progress=False)
+    maps = extract(self.diffusion, self.image(i)[None], self.spec, 1, **settings)
     parts = [m.cpu().contiguous() for m in maps]
     try: save_tensors(path, {str(k): m for k, m in enumerate(parts)}, dict(kind='features'))
     except InputError as e:
         if str(e) not in self.project.notes: self.project.notes.append(str(e))
     return parts
 
-# %% ../../nbs/labelling/engine.ipynb #c009
+# %% ../../nbs/labelling/engine.ipynb #c043
 @patch
 def features(self:LabelEngine,
     i:int, # Number of the image
@@ -115,8 +120,7 @@ def features(self:LabelEngine,
     with self._lock: # the server and an export read features too
         if i not in self._maps:
             parts = self._read_features(i)
-            sources = [(block, t) for t in self.spec.timesteps for block in self.spec.blocks]
-            self._maps[i] = FeatureMaps([m.to(self.diffusion.device) for m in parts], sources)
+            self._maps[i] = FeatureMaps([m.to(self.diffusion.device) for m in parts], self.spec.sources)
             self.means[i] = torch.cat([m.float().mean((0, 2, 3)) for m in parts])
         self._maps.move_to_end(i)
         maps = self._maps[i]
@@ -131,7 +135,7 @@ def usable(self:LabelEngine,
     "Leave out images that could not be read."
     return [i for i in numbers if i not in self.project.unreadable]
 
-# %% ../../nbs/labelling/engine.ipynb #c012
+# %% ../../nbs/labelling/engine.ipynb #c046
 NUM_COMPONENTS = 64
 SPREAD_IMAGES = 16
 
@@ -159,15 +163,14 @@ def projection(self:LabelEngine)->tuple[torch.Tensor, torch.Tensor]: # Weight `[
     self._projection = pca_projection(torch.cat(tables), NUM_COMPONENTS, generator(self.seed, 4))
     return self._projection
 
-# %% ../../nbs/labelling/engine.ipynb #c014
+# %% ../../nbs/labelling/engine.ipynb #c048
 STEPS = 120
 MAX_ROWS = 4096 # labelled pixels of an image to learn from, at most
 
 @patch
 def rows(self:LabelEngine,
     i:int, # Number of an image with strokes
-)->tuple[torch.Tensor,
-         torch.Tensor]: # PCA components `[P, R]` of its labelled pixels, and their class ids `[P]`
+)->tuple[torch.Tensor, torch.Tensor]: # PCA components `[P, R]` of its labelled pixels, and their class ids `[P]`
     "What an image's strokes teach."
     revision = self.project.revisions[i]
     if i not in self._rows or self._rows[i][0] != revision:
@@ -183,8 +186,7 @@ def rows(self:LabelEngine,
     return self._rows[i][1:]
 
 @patch
-def _rows_of(self:LabelEngine, i:int, where:torch.Tensor, mask:torch.Tensor)->tuple[torch.Tensor,
-                                                                                    torch.Tensor]:
+def _rows_of(self:LabelEngine, i:int, where:torch.Tensor, mask:torch.Tensor)->tuple[torch.Tensor, torch.Tensor]:
     "Components and class ids of chosen pixels, `where` being bool `[S, S]`."
     weight, bias = self.projection()
     y, x = where.nonzero().T
@@ -200,12 +202,12 @@ def _train(self:LabelEngine, tables:list[tuple[torch.Tensor, torch.Tensor]])->Pi
     labels = torch.cat([labels for _, labels in tables])
     num_classes = self.project.classes.num_classes
     ensemble = PixelEnsemble(table.shape[1], num_classes, 10, (64, 32), self.seed).to(table.device)
-    train_members(ensemble, table, labels, self.seed, STEPS)
+    train_members(ensemble, table, labels, self.seed, STEPS, show_progress=False)
     absent = torch.bincount(labels, minlength=num_classes) == 0
     ensemble.biases[-1].data[..., absent] = -1e4
     return ensemble.requires_grad_(False)
 
-# %% ../../nbs/labelling/engine.ipynb #c015
+# %% ../../nbs/labelling/engine.ipynb #c049
 @patch
 def labelled(self:LabelEngine)->list[int]: # Numbers of images
     "Images with labelled pixels that the model sees."
@@ -228,7 +230,7 @@ def fit(self:LabelEngine):
     self.version += 1
     self.fitted_revision = revision
 
-# %% ../../nbs/labelling/engine.ipynb #c017
+# %% ../../nbs/labelling/engine.ipynb #c051
 @patch
 def _prior_rows(self:LabelEngine, pixels:int)->list[tuple[torch.Tensor, torch.Tensor]]:
     """What the head to correct says of about `pixels` pixels of images without strokes; nothing without a
@@ -247,7 +249,7 @@ def _prior_rows(self:LabelEngine, pixels:int)->list[tuple[torch.Tensor, torch.Te
     chosen = torch.randperm(len(labels), generator=generator(self.seed, 6))[:pixels].to(labels.device)
     return [(table[chosen], labels[chosen])]
 
-# %% ../../nbs/labelling/engine.ipynb #c019
+# %% ../../nbs/labelling/engine.ipynb #c053
 @patch
 @torch.inference_mode()
 def probs(self:LabelEngine,
@@ -284,7 +286,7 @@ def full_mask(self:LabelEngine,
     vote = self.probs(i, ensemble).mean(0).movedim(-1, 0).cpu()
     return place_mask(vote, height, width, self.resize_mode, self.project.classes.ignore_index).numpy()
 
-# %% ../../nbs/labelling/engine.ipynb #c026
+# %% ../../nbs/labelling/engine.ipynb #c060
 @dataclass
 class CrossValidation:
     "IoU by class on strokes that were left out of the fit."
@@ -324,7 +326,7 @@ def cross_validate(self:LabelEngine)->bool: # Whether there was something to do
         self.cross_validation = CrossValidation(ious, len(numbers), revision)
     return True
 
-# %% ../../nbs/labelling/engine.ipynb #c029
+# %% ../../nbs/labelling/engine.ipynb #c063
 ORDERS = ('uncertainty', 'diversity', 'name')
 MAX_CENTRES = 200 # images that are put in order by diversity; the rest follows by distance
 
@@ -362,7 +364,7 @@ def _diverse(self:LabelEngine, numbers:list[int])->list[int]:
     rest = sorted(set(known) - set(first), key=lambda i: -far[i])
     return first + rest + [i for i in numbers if i not in self.means]
 
-# %% ../../nbs/labelling/engine.ipynb #c031
+# %% ../../nbs/labelling/engine.ipynb #c065
 def _stale(engine:LabelEngine, numbers)->int|None:
     "The first image whose prediction does not come from the current ensemble."
     for i in engine.usable(numbers):
@@ -390,7 +392,7 @@ def _needs_folds(self:LabelEngine)->bool:
     "Whether the cross-validated scores are older than the strokes."
     return self.cross_validation is None or self.cross_validation.revision != self.fitted_revision
 
-# %% ../../nbs/labelling/engine.ipynb #c032
+# %% ../../nbs/labelling/engine.ipynb #c066
 _STATUS = {'fit': 'fitting', 'predict': 'predicting', 'features': 'computing features',
            'cross-validate': 'cross-validating'}
 

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['MASKS', 'result_mask', 'export_masks', 'export_head', 'class_counts', 'label_report', 'write_results']
 
-# %% ../../nbs/labelling/results.ipynb #c003
+# %% ../../nbs/labelling/results.ipynb #c020
 import io
 import shutil
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,11 @@ import numpy as np
 from ..core import InputError, write_error, write_text
 from ..ensemble import PixelEnsemble, Segmenter
 from ..evaluate import markdown_table
-from ..export.export import FORMATS, NEEDS, Pair
+from ..export.export import EXPORT_FORMATS, Pair
 from .engine import LabelEngine
 from ..models.pretrained import save_segmenter
 
-# %% ../../nbs/labelling/results.ipynb #c006
+# %% ../../nbs/labelling/results.ipynb #c023
 MASKS = ('strokes', 'predictions', 'corrected')
 
 class _NamedPair(Pair):
@@ -57,7 +56,7 @@ def _pairs(engine:LabelEngine, numbers:list[int], masks:str, on_image:Callable|N
         yield _NamedPair(dict(index=i, name=engine.project.names[i]), file.getvalue(), mask)
         if on_image: on_image(done, len(numbers))
 
-# %% ../../nbs/labelling/results.ipynb #c008
+# %% ../../nbs/labelling/results.ipynb #c025
 def export_masks(
     engine:LabelEngine, # With its project
     masks:str='corrected', # One of `MASKS`
@@ -67,12 +66,8 @@ def export_masks(
     """Write masks with their images. Unknown names, a missing package and masks that do not exist raise
     `InputError`."""
     if masks not in MASKS: raise InputError(f'masks: expected one of {", ".join(MASKS)}, found {masks!r}')
-    if format not in FORMATS:
-        raise InputError(f'format: expected one of {", ".join(FORMATS)}, found {format!r}')
-    for package in NEEDS.get(format, []):
-        if not find_spec(package):
-            raise InputError(f'format {format}: expected the package {package}, found none; '
-                             'pip install "diffuseseg[formats]"')
+    if format not in EXPORT_FORMATS:
+        raise InputError(f'format: expected one of {", ".join(EXPORT_FORMATS)}, found {format!r}')
     numbers = engine.usable(range(len(engine.project)))
     if masks == 'strokes': numbers = [i for i in numbers if i in engine.project.revisions]
     if not numbers: raise InputError(f'{masks}: expected images with strokes, found none')
@@ -83,14 +78,17 @@ def export_masks(
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        FORMATS[format](part, _pairs(engine, numbers, masks, on_image), engine.project.classes)
+        EXPORT_FORMATS[format](part, _pairs(engine, numbers, masks, on_image), engine.project.classes)
         if out.exists(): shutil.rmtree(out)
         part.rename(out)
     except OSError as e: raise write_error(e, out) from e
+    except ImportError as e:
+        raise InputError(f'format {format}: expected the package {e.name}, found it not installed; '
+                         'pip install "diffuseseg[formats]" brings it') from None
     finally: shutil.rmtree(part, ignore_errors=True)
     return out
 
-# %% ../../nbs/labelling/results.ipynb #c010
+# %% ../../nbs/labelling/results.ipynb #c027
 def export_head(
     engine:LabelEngine, # With its project
     model:str|Path|None=None, # Name or path under which the model can be found again
@@ -98,8 +96,9 @@ def export_head(
     "Write the current ensemble as a head. Before the first stroke `InputError`."
     if engine.ensemble is None: raise InputError('head: expected strokes to fit on, found none')
     path = engine.project.folder/'head.safetensors'
-    save_segmenter(path, Segmenter(engine.diffusion, engine.ensemble, engine.spec, engine.project.classes),
-                   model)
+    segmenter = Segmenter(engine.diffusion, engine.ensemble, engine.spec, engine.project.classes,
+                          engine.encoder)
+    save_segmenter(path, segmenter, model)
     return path
 
 def class_counts(

@@ -16,7 +16,7 @@ import torch
 import diffuseseg
 from ..core import InputError, load_tensors, pick_device, read_text
 from ..ensemble import Segmenter, load_head, save_head
-from .hub import is_hub_name, model_file, open_model, pull
+from .hub import is_hub_name, license_beside, model_file, open_model, pull
 from ..unet import DiffusionModel
 
 # %% ../../nbs/models/pretrained.ipynb #c006
@@ -33,25 +33,31 @@ def find_weights(
     file:str='model.safetensors', # What to take from a folder: also 'head.safetensors'
 )->Path: # An existing file
     "The weights that a name or path stands for. `InputError` says what was expected."
-    name, known = str(name_or_path), available()
-    path = WEIGHTS/name if name in known else Path(name_or_path)
+    name, builtin = str(name_or_path), available()
+    path = WEIGHTS/name if name in builtin else Path(name_or_path)
     if is_hub_name(name): path = pull(name)
     if path.is_file(): return path
     if (path/file).is_file(): return path/file
     other = model_file(path) if file == 'model.safetensors' else None
     if other: return other
     if path.is_dir(): raise InputError(f'{path}: expected a folder with {file}, found none in it')
-    near = difflib.get_close_matches(name, known, 1)
-    hint, known = f'; did you mean {near[0]}?' if near else '', ', '.join(known) or 'none'
-    raise InputError(f'{name}: expected a file, a folder with {file}, or a built-in model ({known}), found nothing{hint}')
+    similar = difflib.get_close_matches(name, builtin, 1)
+    hint = f'; did you mean {similar[0]}?' if similar else ''
+    names = ', '.join(builtin) or 'none'
+    raise InputError(f'{name}: expected a file, a folder with {file}, or a built-in model ({names}), '
+                     f'found nothing{hint}')
 
 # %% ../../nbs/models/pretrained.ipynb #c013
 def load_diffusion(
-    name_or_path:str|Path='faces64', # A built-in name, a file, the folder of a run or of diffusers, or a name on the hub
-    device:str|torch.device='auto', # Where it shall compute
+    name_or_path:str|Path='faces64', # A built-in name, a file, a folder, or a name on the hub
+    device:str|torch.device='auto', # Where it computes
 )->DiffusionModel:
     "A diffusion model, ready to sample or to be read. Unknown names and damaged files raise `InputError`."
-    return open_model(find_weights(name_or_path), pick_device(str(device)))
+    path = find_weights(name_or_path)
+    diffusion = open_model(path, pick_device(str(device)))
+    terms = license_beside(path)
+    if terms: diffusion.info.setdefault('license', terms)
+    return diffusion
 
 # %% ../../nbs/models/pretrained.ipynb #c017
 def save_segmenter(
@@ -61,57 +67,73 @@ def save_segmenter(
     dtype:torch.dtype=torch.float32, # torch.float16 halves the file
 ):
     "Write a head, and where its model is."
-    if model is not None: model = str(model) if str(model) in available() or is_hub_name(model) else os.path.abspath(find_weights(model))
+    if model is not None:
+        is_name = str(model) in available() or is_hub_name(model)
+        model = str(model) if is_name else os.path.abspath(find_weights(model))
     save_head(path, segmenter, dtype, model)
 
 # %% ../../nbs/models/pretrained.ipynb #c019
 def find_model(
     head:str|Path, # An existing head file
-    device:str|torch.device='auto', # Where the model shall compute
+    device:str|torch.device='auto', # Where the model computes
 )->DiffusionModel:
-    "The model that a head belongs to. If it is nowhere to be found, or on the hub, from which nothing is fetched here, `InputError`."
-    _, config = load_tensors(head)
-    if config.get('kind') != 'segmentation head': raise InputError(f'{head}: expected a segmentation head, found a {config.get("kind")}')
-    model_id, hint, problems = config.get('model_id'), config.get('model'), []
-    if not isinstance(model_id, str): raise InputError(f'{head}: expected the fingerprint of its model, found {model_id!r}')
-    if not isinstance(hint, str) or '\0' in hint or len(hint) > 4000: hint = None # no place at all
-    remote = bool(hint) and is_hub_name(hint)
-    for place in (None if remote else hint, Path(head).parent, *available()):
-        try: path = find_weights(place) if place else None
+    "The model that a head belongs to. A model that is not here raises `InputError`; nothing is downloaded."
+    model_id, hint = _read_hint(head)
+    on_hub = hint is not None and is_hub_name(hint)
+    problems = []
+    for place in (None if on_hub else hint, Path(head).parent, *available()):
+        if place is None: continue
+        try: path = find_weights(place)
         except (InputError, OSError): continue # it is not there
-        if path is None: continue
         try: diffusion = load_diffusion(path, device)
-        except InputError as e: problems.append(e); continue
-        if diffusion.model_id == model_id: return diffusion
-    if remote: raise InputError(f'{head}: expected its model {model_id} beside it or among the built-in ones, found it nowhere; it names {hint} on the Hugging Face hub, '
-                                f'and nothing is fetched because a file says so: if you trust it, say so (on the command line with --model {hint})')
+        except InputError as e: problems.append(e)
+        else:
+            if diffusion.model_id == model_id: return diffusion
+    if on_hub:
+        raise InputError(f'{head}: expected its model {model_id} beside it or among the built-in ones, '
+                         f'found it nowhere; it names {hint} on the Hugging Face hub, and nothing is fetched '
+                         'because a file says so: '
+                         f'if you trust it, say so (on the command line with --model {hint})')
     if problems: raise problems[0]
-    raise InputError(f'{head}: expected its model {model_id} {f"at {hint}, " if hint else ""}beside it or among the built-in ones, found it nowhere; '
-                     'say where it is (on the command line with --model)')
+    place = f'at {hint}, ' if hint else ''
+    raise InputError(f'{head}: expected its model {model_id} {place}beside it or among the built-in ones, '
+                     'found it nowhere; say where it is (on the command line with --model)')
+
+def _read_hint(head:str|Path)->tuple[str, str|None]: # Fingerprint of the model, and where it was
+    "What a head says about its model. A place that cannot be one is left out."
+    _, config = load_tensors(head)
+    if config.get('kind') != 'segmentation head':
+        raise InputError(f'{head}: expected a segmentation head, found a {config.get("kind")}')
+    model_id, hint = config.get('model_id'), config.get('model')
+    if not isinstance(model_id, str):
+        raise InputError(f'{head}: expected the fingerprint of its model, found {model_id!r}')
+    is_place = isinstance(hint, str) and hint and '\0' not in hint and len(hint) <= 4000
+    return model_id, hint if is_place else None
 
 # %% ../../nbs/models/pretrained.ipynb #c020
 def load_segmenter(
     head:str|Path='faces64', # A built-in name, a file, or a folder with `head.safetensors`
-    diffusion:DiffusionModel|None=None, # Its model; None looks for it
-    device:str|torch.device='auto', # Where a model that is looked for shall compute
+    diffusion:DiffusionModel|None=None, # Its model; None: find it
+    device:str|torch.device='auto', # Where a model that is found computes
 )->Segmenter:
     "A head together with its model. A model that is not the one it was fitted for raises `InputError`."
     path = find_weights(head, 'head.safetensors')
-    return load_head(path, diffusion or find_model(path, device))
+    return load_head(path, diffusion or find_model(path, device), load_diffusion=load_diffusion)
 
 # %% ../../nbs/models/pretrained.ipynb #c027
 def load(
     name_or_path:str|Path='faces64', # A built-in name, a file, or the folder of a run
-    device:str|torch.device='auto', # Where it shall compute
+    device:str|torch.device='auto', # Where it computes
 )->tuple[DiffusionModel, Segmenter|None]: # The model, and the head beside it if there is one
     "Load a model and its head. Unknown names, damaged files and a head for another model raise `InputError`."
     diffusion = load_diffusion(name_or_path, device)
     head = find_weights(name_or_path).with_name('head.safetensors')
-    return diffusion, load_head(head, diffusion) if head.is_file() else None
+    segmenter = load_head(head, diffusion, load_diffusion=load_diffusion) if head.is_file() else None
+    return diffusion, segmenter
 
 # %% ../../nbs/models/pretrained.ipynb #c036
 def model_card(
     name_or_path:str|Path='faces64', # As for `load`
 )->str: # Markdown
-    "What there is to know about a model: data, training, results, licence. A model without a card raises `InputError`."
+    "The data, training, results and licence of a model. One without a card raises `InputError`."
     return read_text(find_weights(name_or_path).with_name('MODEL_CARD.md'))
