@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WindowConflict', 'LabelServer', 'make_app', 'LabelPage', 'label', 'label_command']
 
-# %% ../../nbs/labelling/app.ipynb #c003
+# %% ../../nbs/labelling/app.ipynb #c029
 import base64
 import io
 import json
@@ -36,7 +36,7 @@ from .results import class_counts, write_results
 from ..models.encoders import load_encoder
 from ..models.pretrained import load_diffusion, load_segmenter
 
-# %% ../../nbs/labelling/app.ipynb #c006
+# %% ../../nbs/labelling/app.ipynb #c032
 class WindowConflict(InputError):
     "Another window works on this project."
 
@@ -66,7 +66,7 @@ class _Window:
         with self._lock:
             if self.owner == tab: self.owner = None
 
-# %% ../../nbs/labelling/app.ipynb #c009
+# %% ../../nbs/labelling/app.ipynb #c035
 def _number(value, low:int, high:int, name:str)->int:
     "A whole number from `low` to `high`; anything else raises `InputError`."
     if type(value) is not int or not low <= value <= high:
@@ -110,7 +110,7 @@ class LabelServer:
         laid_over = overlay(small[None], prediction.mask[None], self.project.classes)
         return _png(laid_over[0].permute(1, 2, 0).numpy())
 
-# %% ../../nbs/labelling/app.ipynb #c011
+# %% ../../nbs/labelling/app.ipynb #c037
 @patch
 def prediction(self:LabelServer, i:int)->tuple[dict, bytes]|None: # What it is, and its bytes
     "The newest prediction of an image; None if there is none yet."
@@ -141,7 +141,7 @@ def add_strokes(self:LabelServer, tab:str, image, left, top, width, height, ids,
     self.engine.wake()
     return dict(revision=revision)
 
-# %% ../../nbs/labelling/app.ipynb #c012
+# %% ../../nbs/labelling/app.ipynb #c038
 @patch
 def state(self:LabelServer, tab:str, current, visible)->dict:
     "What changes, and which images are in view."
@@ -173,7 +173,7 @@ def order(self:LabelServer, tab:str, by)->dict:
     "The images, the most useful first."
     return dict(order=self.engine.order(by))
 
-# %% ../../nbs/labelling/app.ipynb #c014
+# %% ../../nbs/labelling/app.ipynb #c040
 @patch
 def export(self:LabelServer, tab:str, masks, format)->dict:
     "Start an export; how it goes is in the state."
@@ -193,7 +193,7 @@ def _export(self:LabelServer, masks:str, format:str):
     except Exception as e: result['error'] = str(e) # shown on the page
     self.export_state = dict(self.export_state, **result)
 
-# %% ../../nbs/labelling/app.ipynb #c016
+# %% ../../nbs/labelling/app.ipynb #c042
 _PAGE_FOLDER = Path(diffuseseg.__file__).parent/'labelling'
 _PAGE = {'page.html': 'text/html', 'page.css': 'text/css', 'page.js': 'text/javascript'}
 _HEADERS = {'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff',
@@ -201,8 +201,8 @@ _HEADERS = {'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff',
             'Content-Security-Policy': "default-src 'self'; img-src 'self' data: blob:; style-src 'self' "
                                        "'unsafe-inline'"}
 
-def _answer(server:LabelServer, path:str, body:dict)->tuple[bytes|None, str, dict]: # Content, its type, more headers
-    "What a request is answered with."
+def _answer(server:LabelServer, path:str, body:dict)->tuple[bytes|None, str, dict]:
+    "What a request is answered with: content, its type, and more headers."
     kind, _, rest = path.strip('/').partition('/')
     if kind == 'close':
         server.window.close(body['tab'])
@@ -266,7 +266,7 @@ def make_app(
     routes = [*pages, *reads, Route('/project', guarded(answer)), *posts]
     return Starlette(routes=routes, middleware=[Middleware(GZipMiddleware, minimum_size=2000)])
 
-# %% ../../nbs/labelling/app.ipynb #c018
+# %% ../../nbs/labelling/app.ipynb #c044
 _open_pages = {} # resolved project folder -> LabelPage of this process
 
 class LabelPage:
@@ -310,7 +310,7 @@ class LabelPage:
         path = self.url[self.url.index('/?'):]
         output.serve_kernel_port_as_iframe(self.port, path=path, height=str(self.height))
 
-# %% ../../nbs/labelling/app.ipynb #c019
+# %% ../../nbs/labelling/app.ipynb #c045
 def _listen(port:int)->socket.socket:
     "A socket of this machine only. A port in use raises `InputError`."
     listener = socket.socket()
@@ -363,7 +363,7 @@ def _check_head_classes(segmenter, project:LabelProject):
         raise InputError(f'head: expected the classes {", ".join(project.classes.names)} of the project, '
                          f'found {", ".join(segmenter.classes.names)}')
 
-# %% ../../nbs/labelling/app.ipynb #c020
+# %% ../../nbs/labelling/app.ipynb #c046
 def label_command(
     images:Path, # Folder of images to label, of any sizes
     # Names with commas between them, or a class list's file; by default the project's own

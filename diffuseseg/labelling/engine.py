@@ -6,17 +6,15 @@
 __all__ = ['NUM_COMPONENTS', 'SPREAD_IMAGES', 'STEPS', 'MAX_ROWS', 'ORDERS', 'MAX_CENTRES', 'Prediction', 'LabelEngine',
            'CrossValidation']
 
-# %% ../../nbs/labelling/engine.ipynb #c037
+# %% ../../nbs/labelling/engine.ipynb #c003
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from fastcore.basics import patch
-from PIL import Image
 
 from ..core import InputError, content_hash, generator, load_tensors, save_tensors
 from ..data import image_tensor
@@ -24,12 +22,12 @@ from ..ensemble import PixelEnsemble, Segmenter, js_divergence, train_members
 from ..evaluate import class_iou
 from ..export.segment import place_mask
 from ..features import FeatureMaps, default_spec, extract, gather
-from .project import LabelProject, open_project, strokes_at
+from .project import LabelProject, strokes_at
 from ..models.encoders import Encoder
 from ..models.pca import pca_projection
 from ..unet import DiffusionModel
 
-# %% ../../nbs/labelling/engine.ipynb #c040
+# %% ../../nbs/labelling/engine.ipynb #c006
 @dataclass
 class Prediction:
     "What the ensemble makes of an image, in the model's size."
@@ -76,7 +74,7 @@ class LabelEngine:
     @property
     def resize_mode(self)->str: return self.diffusion.resize_mode # how an image becomes a square
 
-# %% ../../nbs/labelling/engine.ipynb #c042
+# %% ../../nbs/labelling/engine.ipynb #c008
 @patch
 def _cache_path(self:LabelEngine, i:int)->Path:
     "The file of an image's features."
@@ -110,7 +108,7 @@ def _read_features(self:LabelEngine, i:int)->list[torch.Tensor]:
         if str(e) not in self.project.notes: self.project.notes.append(str(e))
     return parts
 
-# %% ../../nbs/labelling/engine.ipynb #c043
+# %% ../../nbs/labelling/engine.ipynb #c009
 @patch
 def features(self:LabelEngine,
     i:int, # Number of the image
@@ -135,7 +133,7 @@ def usable(self:LabelEngine,
     "Leave out images that could not be read."
     return [i for i in numbers if i not in self.project.unreadable]
 
-# %% ../../nbs/labelling/engine.ipynb #c046
+# %% ../../nbs/labelling/engine.ipynb #c012
 NUM_COMPONENTS = 64
 SPREAD_IMAGES = 16
 
@@ -163,14 +161,14 @@ def projection(self:LabelEngine)->tuple[torch.Tensor, torch.Tensor]: # Weight `[
     self._projection = pca_projection(torch.cat(tables), NUM_COMPONENTS, generator(self.seed, 4))
     return self._projection
 
-# %% ../../nbs/labelling/engine.ipynb #c048
+# %% ../../nbs/labelling/engine.ipynb #c014
 STEPS = 120
 MAX_ROWS = 4096 # labelled pixels of an image to learn from, at most
 
 @patch
 def rows(self:LabelEngine,
     i:int, # Number of an image with strokes
-)->tuple[torch.Tensor, torch.Tensor]: # PCA components `[P, R]` of its labelled pixels, and their class ids `[P]`
+)->tuple[torch.Tensor, torch.Tensor]: # PCA components `[P, R]` of labelled pixels, and class ids `[P]`
     "What an image's strokes teach."
     revision = self.project.revisions[i]
     if i not in self._rows or self._rows[i][0] != revision:
@@ -186,7 +184,7 @@ def rows(self:LabelEngine,
     return self._rows[i][1:]
 
 @patch
-def _rows_of(self:LabelEngine, i:int, where:torch.Tensor, mask:torch.Tensor)->tuple[torch.Tensor, torch.Tensor]:
+def _rows_of(self:LabelEngine, i:int, where:torch.Tensor, mask:torch.Tensor)->tuple:
     "Components and class ids of chosen pixels, `where` being bool `[S, S]`."
     weight, bias = self.projection()
     y, x = where.nonzero().T
@@ -207,7 +205,7 @@ def _train(self:LabelEngine, tables:list[tuple[torch.Tensor, torch.Tensor]])->Pi
     ensemble.biases[-1].data[..., absent] = -1e4
     return ensemble.requires_grad_(False)
 
-# %% ../../nbs/labelling/engine.ipynb #c049
+# %% ../../nbs/labelling/engine.ipynb #c015
 @patch
 def labelled(self:LabelEngine)->list[int]: # Numbers of images
     "Images with labelled pixels that the model sees."
@@ -230,7 +228,7 @@ def fit(self:LabelEngine):
     self.version += 1
     self.fitted_revision = revision
 
-# %% ../../nbs/labelling/engine.ipynb #c051
+# %% ../../nbs/labelling/engine.ipynb #c017
 @patch
 def _prior_rows(self:LabelEngine, pixels:int)->list[tuple[torch.Tensor, torch.Tensor]]:
     """What the head to correct says of about `pixels` pixels of images without strokes; nothing without a
@@ -249,7 +247,7 @@ def _prior_rows(self:LabelEngine, pixels:int)->list[tuple[torch.Tensor, torch.Te
     chosen = torch.randperm(len(labels), generator=generator(self.seed, 6))[:pixels].to(labels.device)
     return [(table[chosen], labels[chosen])]
 
-# %% ../../nbs/labelling/engine.ipynb #c053
+# %% ../../nbs/labelling/engine.ipynb #c019
 @patch
 @torch.inference_mode()
 def probs(self:LabelEngine,
@@ -286,7 +284,7 @@ def full_mask(self:LabelEngine,
     vote = self.probs(i, ensemble).mean(0).movedim(-1, 0).cpu()
     return place_mask(vote, height, width, self.resize_mode, self.project.classes.ignore_index).numpy()
 
-# %% ../../nbs/labelling/engine.ipynb #c060
+# %% ../../nbs/labelling/engine.ipynb #c026
 @dataclass
 class CrossValidation:
     "IoU by class on strokes that were left out of the fit."
@@ -326,7 +324,7 @@ def cross_validate(self:LabelEngine)->bool: # Whether there was something to do
         self.cross_validation = CrossValidation(ious, len(numbers), revision)
     return True
 
-# %% ../../nbs/labelling/engine.ipynb #c063
+# %% ../../nbs/labelling/engine.ipynb #c029
 ORDERS = ('uncertainty', 'diversity', 'name')
 MAX_CENTRES = 200 # images that are put in order by diversity; the rest follows by distance
 
@@ -364,7 +362,7 @@ def _diverse(self:LabelEngine, numbers:list[int])->list[int]:
     rest = sorted(set(known) - set(first), key=lambda i: -far[i])
     return first + rest + [i for i in numbers if i not in self.means]
 
-# %% ../../nbs/labelling/engine.ipynb #c065
+# %% ../../nbs/labelling/engine.ipynb #c031
 def _stale(engine:LabelEngine, numbers)->int|None:
     "The first image whose prediction does not come from the current ensemble."
     for i in engine.usable(numbers):
@@ -392,7 +390,7 @@ def _needs_folds(self:LabelEngine)->bool:
     "Whether the cross-validated scores are older than the strokes."
     return self.cross_validation is None or self.cross_validation.revision != self.fitted_revision
 
-# %% ../../nbs/labelling/engine.ipynb #c066
+# %% ../../nbs/labelling/engine.ipynb #c032
 _STATUS = {'fit': 'fitting', 'predict': 'predicting', 'features': 'computing features',
            'cross-validate': 'cross-validating'}
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BREAK', 'parse_classes', 'LabelProject', 'open_project', 'import_masks', 'strokes_at', 'project_token']
 
-# %% ../../nbs/labelling/project.ipynb #c003
+# %% ../../nbs/labelling/project.ipynb #c036
 import colorsys
 import secrets
 import threading
@@ -26,7 +26,7 @@ from ..datasets.annotations import collecting
 from ..datasets.class_lists import ClassList, known_classes, read_classes
 from ..datasets.labelled import find_labelled
 
-# %% ../../nbs/labelling/project.ipynb #c006
+# %% ../../nbs/labelling/project.ipynb #c039
 _COLORS = ['9aa5b1', 'e8590c', '1c7ed6', '37b24d', 'f59f00', 'ae3ec9', '0ca678', 'f06595', '5c4bd3', '82c91e',
            '15aabf',
            'c92a2a']
@@ -47,7 +47,7 @@ def parse_classes(
     names = [name.strip() for name in text.split(',') if name.strip()]
     return ClassList(names, [_class_color(i) for i in range(len(names))])
 
-# %% ../../nbs/labelling/project.ipynb #c009
+# %% ../../nbs/labelling/project.ipynb #c042
 def _find_images(folder:Path)->tuple[dict[str, Path], list[str]]:
     "The images of a folder by name, and a note for each that is left out."
     files = {}
@@ -59,7 +59,7 @@ def _find_images(folder:Path)->tuple[dict[str, Path], list[str]]:
         else: files[name] = path
     return files, notes
 
-# %% ../../nbs/labelling/project.ipynb #c011
+# %% ../../nbs/labelling/project.ipynb #c044
 class LabelProject:
     "Images, classes and strokes of one project. Images are numbered; no request names a file."
     def __init__(self,
@@ -86,7 +86,7 @@ class LabelProject:
     def _mask_path(self, i:int)->Path: return self.folder/'strokes'/f'{self.names[i]}.png'
     def _note_path(self, i:int)->Path: return self._mask_path(i).with_suffix('.json')
 
-# %% ../../nbs/labelling/project.ipynb #c012
+# %% ../../nbs/labelling/project.ipynb #c045
 @patch
 def picture(self:LabelProject,
     i:int, # Number of the image
@@ -120,7 +120,7 @@ def strokes(self:LabelProject,
     self.unreadable[i] = f'{path}: expected {width}x{height} pixels like its image, found {found}'
     raise InputError(self.unreadable[i])
 
-# %% ../../nbs/labelling/project.ipynb #c013
+# %% ../../nbs/labelling/project.ipynb #c046
 @patch
 def add_strokes(self:LabelProject,
     i:int, # Number of the image
@@ -144,7 +144,7 @@ def add_strokes(self:LabelProject,
         self.revisions[i] = self.revisions.get(i, 0) + 1
         return self.revisions[i]
 
-# %% ../../nbs/labelling/project.ipynb #c015
+# %% ../../nbs/labelling/project.ipynb #c048
 @patch
 def counts(self:LabelProject,
     i:int, # Number of the image
@@ -156,7 +156,7 @@ def counts(self:LabelProject,
         self._counts[i] = revision, np.bincount(self.strokes(i).ravel(), minlength=256)[:num_classes]
     return self._counts[i][1]
 
-# %% ../../nbs/labelling/project.ipynb #c017
+# %% ../../nbs/labelling/project.ipynb #c050
 BREAK = 60 # seconds without a stroke that are no longer work
 
 @patch
@@ -190,7 +190,7 @@ def total_work(self:LabelProject)->dict: # 'strokes' and 'seconds'
     notes = [self.work(i) for i in list(self.revisions)]
     return dict(strokes=sum(n['strokes'] for n in notes), seconds=sum(n['seconds'] for n in notes))
 
-# %% ../../nbs/labelling/project.ipynb #c019
+# %% ../../nbs/labelling/project.ipynb #c052
 def _project_classes(folder:Path, classes:ClassList|str|Path|None)->ClassList:
     "The classes of a project: those it has, those that are given, or both if these only add some."
     path = folder/'classes.json'
@@ -230,7 +230,7 @@ def open_project(
         write_json(folder/'project.json', dict(images=str(images.resolve()), count=len(files)))
         yield LabelProject(folder, images, class_list, channels)
 
-# %% ../../nbs/labelling/project.ipynb #c026
+# %% ../../nbs/labelling/project.ipynb #c059
 def import_masks(
     project:LabelProject, # Open
     masks:str|Path, # Folder of masks, or file or folder of annotations
@@ -249,7 +249,7 @@ def import_masks(
             count += 1
     return count
 
-# %% ../../nbs/labelling/project.ipynb #c029
+# %% ../../nbs/labelling/project.ipynb #c062
 def strokes_at(
     ids:np.ndarray, # Class ids, uint8 `[H, W]` in the image's own size
     size:int, # Side of the model's square
@@ -273,7 +273,7 @@ def strokes_at(
     winner = np.where(votes.any(1), votes.argmax(1), ignore_index)
     return torch.from_numpy(winner.astype(np.uint8).reshape(size, size))
 
-# %% ../../nbs/labelling/project.ipynb #c032
+# %% ../../nbs/labelling/project.ipynb #c065
 def project_token(
     folder:str|Path, # Of the project
 )->str: # 32 hexadecimal digits

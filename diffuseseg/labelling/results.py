@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MASKS', 'result_mask', 'export_masks', 'export_head', 'class_counts', 'label_report', 'write_results']
 
-# %% ../../nbs/labelling/results.ipynb #c020
+# %% ../../nbs/labelling/results.ipynb #c003
 import io
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from ..export.export import EXPORT_FORMATS, Pair
 from .engine import LabelEngine
 from ..models.pretrained import save_segmenter
 
-# %% ../../nbs/labelling/results.ipynb #c023
+# %% ../../nbs/labelling/results.ipynb #c006
 MASKS = ('strokes', 'predictions', 'corrected')
 
 class _NamedPair(Pair):
@@ -56,7 +56,7 @@ def _pairs(engine:LabelEngine, numbers:list[int], masks:str, on_image:Callable|N
         yield _NamedPair(dict(index=i, name=engine.project.names[i]), file.getvalue(), mask)
         if on_image: on_image(done, len(numbers))
 
-# %% ../../nbs/labelling/results.ipynb #c025
+# %% ../../nbs/labelling/results.ipynb #c008
 def export_masks(
     engine:LabelEngine, # With its project
     masks:str='corrected', # One of `MASKS`
@@ -88,7 +88,7 @@ def export_masks(
     finally: shutil.rmtree(part, ignore_errors=True)
     return out
 
-# %% ../../nbs/labelling/results.ipynb #c027
+# %% ../../nbs/labelling/results.ipynb #c010
 def export_head(
     engine:LabelEngine, # With its project
     model:str|Path|None=None, # Name or path under which the model can be found again
@@ -126,7 +126,8 @@ def label_report(
     table = markdown_table(['class', 'images', 'labelled pixels', 'cross-validated IoU'],
                            list(zip(engine.project.classes.names, images, pixels, ious)))
     absent = [name for name, count in zip(engine.project.classes.names, pixels) if not count]
-    mean = f'{scores.mean:.3f}' if scores and scores.mean is not None else 'unknown (it takes two labelled images)'
+    is_known = scores and scores.mean is not None
+    mean = f'{scores.mean:.3f}' if is_known else 'unknown (it takes two labelled images)'
     missing = f'\n\nWithout strokes, and so never predicted: {", ".join(absent)}.' if absent else ''
     return (f'# Labels of {len(engine.labelled())} of {len(engine.project)} images\n\n'
             f'{work["strokes"]} strokes in {work["seconds"]/60:.1f} minutes; mean cross-validated IoU '
