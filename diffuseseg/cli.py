@@ -237,8 +237,10 @@ def _train(
     from diffuseseg.datasets.sources import load_source, report_skipped
     from diffuseseg.models.encoders import load_encoder
     from diffuseseg.models.pretrained import load_diffusion
+    from diffuseseg.models.run_folder import run_progress
     from diffuseseg.sample import sample
     from diffuseseg.train import TrainConfig, train
+    from diffuseseg.unet import build
     config = TrainConfig(**_take(settings, TrainConfig))
     start = load_diffusion(init, 'cpu') if init else None
     shape = dict(preset=preset, image_size=size, image_channels=channels)
@@ -251,13 +253,22 @@ def _train(
     def preview(diffusion): return sample(diffusion, n=previews, seed=config.seed)
     encoder = load_encoder(align, settings['device'], load_diffusion) if align else None
     shown = previews and net.image_channels in (1, 3)
-    model = train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
-                  encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
+    if _is_main_process():
+        parameters = sum(p.numel() for p in build(net).parameters())
+        print(f'{len(training):,} images of {net.image_size}x{net.image_size}, '
+              f'{len(held) if held is not None else 0} held out; a network with {parameters/1e6:.1f} M '
+              f'parameters')
+    train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
+          encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
     if not _is_main_process(): return
-    print(f'{out/"model.safetensors"}: trained for {model.info["steps"]} steps on {len(training)} images')
+    progress = run_progress(out)
+    state = 'complete' if progress['finished'] else 'paused'
+    print(f'{out/"model.safetensors"}: {state} after {progress["step"]:,} steps, {progress["images"]:,} '
+          f'images seen; '
+          f'curves and previews in {out/"report.html"}')
     report_skipped(source.skipped, out)
-    _next(f'fit --model {out} --images LABELLED --masks MASKS --out {out/"head.safetensors"}',
-          f'train --config {out/"config.yaml"} --steps MORE')
+    _next(*([] if progress['finished'] else [f'train --config {out/"config.yaml"}  # resumes']),
+          f'fit --model {out} --images LABELLED --masks MASKS --out {out/"head.safetensors"}')
 
 # %% ../nbs/10_cli.ipynb #c009x
 def _network(
