@@ -302,8 +302,9 @@ def _train(
         print(f'{len(training):,} images of {net.image_size}x{net.image_size}, '
               f'{len(held) if held is not None else 0} held out; a network with {parameters/1e6:.1f} M '
               f'parameters')
-    train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
-          encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
+    with _claimed_file(out/'model.safetensors'):
+        train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
+              encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
     if not _is_main_process(): return
     progress = run_progress(out)
     state = 'complete' if progress['finished'] else 'paused'
