@@ -13,7 +13,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
     long_description=Path('README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_packages(include=['diffuseseg', 'diffuseseg.*']),
-    package_data={'diffuseseg': ['weights/*/*']}, include_package_data=False, zip_safe=False,
+    package_data={'diffuseseg': ['weights/*/*', 'labelling/page.*']}, include_package_data=False, zip_safe=False,
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d']},
