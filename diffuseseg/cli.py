@@ -365,6 +365,7 @@ def _check(
     labels = settings['masks'] or settings['images']
     if check.faults:
         raise InputError(f'{labels}: expected no errors, found {len(check.faults)}, listed in {page}')
+    if settings['classes']: labels = f'{labels} --classes {settings["classes"]}'
     _next(f'fit --model faces64 --images {settings["images"]} --masks {labels} --out head.safetensors')
 
 # %% ../nbs/10_cli.ipynb #c017x
@@ -408,8 +409,8 @@ def _fit(
         save_segmenter(out, segmenter, model)
     print(f'{out}: fitted on {len(pairs)} images, {pairs.classes.num_classes} classes')
     print(score or _cross_validated(segmenter, pairs, settings, folds))
-    _next(f'segment --head {out} --images FOLDER --out masks',
-          f'generate --model {model} --head {out} --out pairs',
+    _next(f'segment --head {out} --images FOLDER --out segmented',
+          f'generate --model {model} --head {out} --out my-pairs',
           f'evaluate --head {out} --images OTHERS --masks THEIR_MASKS')
 
 # %% ../nbs/10_cli.ipynb #c018x
@@ -628,7 +629,7 @@ def _distil(
         teacher = load_segmenter(head, load_diffusion(model, device) if model else None, device)
     distil(pairs, out, teacher, labelled=labelled, uncertain=uncertain, config=config, device=device)
     print(f'{out}: student.safetensors, for this package, and student.onnx, for any other program')
-    _next(f'segment --head {out} --images FOLDER --out masks',
+    _next(f'segment --head {out} --images FOLDER --out segmented-by-student',
           f'evaluate --head {out} --images OTHERS --masks THEIR_MASKS')
 
 # %% ../nbs/10_cli.ipynb #c035
