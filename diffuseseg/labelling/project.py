@@ -235,7 +235,7 @@ def import_masks(
     project:LabelProject, # Open
     masks:str|Path, # Folder of masks, or file or folder of annotations
 )->int: # Number of images that have strokes now and had none before
-    "Take masks as the strokes of images that have none. Faults are noted in `project.notes`."
+    "Take masks as the strokes of images that have none. Errors are noted in `project.notes`."
     found = find_labelled(project.image_folder, masks, project.classes)
     project.notes += found.faults + found.notes
     numbers = {name: i for i, name in enumerate(project.names)}
