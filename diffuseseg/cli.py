@@ -236,7 +236,8 @@ def _lock(file, path:Path):
     except ImportError: return # Windows
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f'{path}: another process is writing this file; wait for it, or name another') from None
+        raise InputError(f'{path}: another process is writing this file; wait for it, or '
+                         f'name another') from None
     except OSError: pass # a file system without locks
 
 @contextmanager

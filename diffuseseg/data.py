@@ -33,7 +33,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .core import InputError, atomic_path, generator, progress, read_json, write_json
-from .datasets.class_lists import ClassList, celebamask_classes, parse_merge, read_classes
+from .datasets.class_lists import ClassList, celebamask_classes, parse_merge, read_classes # noqa: F401
 
 _all_ = ['ClassList', 'celebamask_classes'] # at home in class_lists
 
@@ -520,8 +520,8 @@ def only_ignored(
     "What is wrong with a set in which nothing but ignored pixels lies beside the first class."
     first, *others = classes.names
     if not others:
-        return f'expected two classes or more, found {first!r} only and pixels to ignore; add a class for the ' \
-               'rest of the image to the class list, such as background as the first'
+        return f'expected two classes or more, found {first!r} only and pixels to ignore; add a class for ' \
+               'the rest of the image to the class list, such as background as the first'
     return f'expected pixels of other classes than {first!r}, found only pixels to ignore ' \
            f'({classes.ignore_index}); what they show needs the id of its class, such as 1 for {others[0]!r}'
 

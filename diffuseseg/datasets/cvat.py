@@ -16,7 +16,8 @@ from ..core import InputError, read_text
 from ..data import ClassList, visible_files
 from .annotations import (Annotations, annotation_file, collecting, error_context, shorten)
 from .class_lists import as_label, classes_of_names
-from .regions import (FEW_POINTS, LabelCollector, as_points, box_points, collected, fill_ellipse,
+from .regions import (FEW_POINTS, LabelCollector, as_points, box_points, collected,
+                                         fill_ellipse,
                                          fill_polygon, fill_runs, place)
 
 # %% ../../nbs/datasets/cvat.ipynb #n006

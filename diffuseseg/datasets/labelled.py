@@ -31,7 +31,8 @@ from .yolo import has_yolo_labels, list_yolo
 # %% ../../nbs/datasets/labelled.ipynb #c074
 FORMATS = dict(folders=list_folders, celebamask=list_celebamask, coco=list_coco, labelme=list_labelme,
                labelstudio=list_labelstudio, voc=list_voc, npy=list_npy, cvat=list_cvat, yolo=list_yolo)
-_OPTIONS = dict(split=('parts', ('celebamask', 'voc', 'yolo')), mask_suffix=('mask files', ('folders', 'voc', 'npy')))
+_OPTIONS = dict(split=('parts', ('celebamask', 'voc', 'yolo')),
+                mask_suffix=('mask files', ('folders', 'voc', 'npy')))
 
 def _json_format(
     path:Path, # A JSON file
@@ -76,7 +77,8 @@ def format_candidates(
     if any(re.fullmatch(r'\d+/\d{5}_[a-z_]+\.png', path) for path in paths): candidates.add('celebamask')
     arrays = [path for path in files if path.suffix == '.npy']
     inner = [path.relative_to(masks).parts for path in arrays]
-    copies = [parts for parts in inner if parts[:-1] and parts[-2].startswith('SegmentationClass')] # LabelMe's
+    # LabelMe's
+    copies = [parts for parts in inner if parts[:-1] and parts[-2].startswith('SegmentationClass')]
     if len(copies) < len(arrays): candidates.add('npy')
     json_files = [path for path in files if path.suffix == '.json' and path.name != 'classes.json']
     for path in json_files[:20]:
@@ -153,7 +155,8 @@ def find_labelled(
                              f'found {value!r}')
     found = FORMATS[format](images, masks, classes, **options)
     for item in found.images: item.open = partial(_open_8_bits, item.open, value_range)
-    if format in ('coco', 'labelme', 'labelstudio', 'cvat', 'yolo'): found.notes += _without_labels(images, found)
+    if format in ('coco', 'labelme', 'labelstudio', 'cvat', 'yolo'):
+        found.notes += _without_labels(images, found)
     found.notes += capital_notes(found.classes.names)
     return found
 

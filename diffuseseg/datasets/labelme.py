@@ -16,7 +16,8 @@ from ..core import InputError, read_json
 from ..data import ClassList, name_in
 from .annotations import (Annotations, annotation_files, collecting, error_context,
                                              last_part, shorten, value_of)
-from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points, collected, embedded_image,
+from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points,
+                                         collected, embedded_image,
                                          fill_ellipse, fill_polygon, image_region, place)
 
 # %% ../../nbs/datasets/labelme.ipynb #c058

@@ -16,9 +16,11 @@ import numpy as np
 
 from ..core import InputError, read_json
 from ..data import ClassList, image_suffixes
-from .annotations import (Annotations, annotation_file, collecting, error_context, last_part,
+from .annotations import (Annotations, annotation_file, collecting, error_context,
+                                             last_part,
                                              shorten, value_of)
-from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points, collected, embedded_image,
+from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points,
+                                         collected, embedded_image,
                                          fill_ellipse, fill_polygon, image_region)
 
 # %% ../../nbs/datasets/labelstudio.ipynb #c065

@@ -168,7 +168,8 @@ def draw_regions(
             inside = region.draw(h, w)
             layers.append((int(inside.sum()), class_id(region.label, classes), np.packbits(inside)))
             is_noted = notes is None or any(note.startswith(_NO_PIXELS) for note in notes)
-            if not inside.any() and not is_noted: notes.append(f'{_NO_PIXELS}, such as {source}: {region.what}')
+            if not inside.any() and not is_noted:
+                notes.append(f'{_NO_PIXELS}, such as {source}: {region.what}')
     if faults: raise ErrorList(faults)
     if small_on_top: layers.sort(key=lambda layer: -layer[0])
     ids = np.full((h, w), background_id(classes), np.uint8)
