@@ -14,8 +14,10 @@ import difflib
 import inspect
 import os
 import sys
+import warnings
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -212,6 +214,48 @@ def _next(*commands:str):
     "Print the commands that come next. Words in capitals are to be filled in."
     print('\n'.join(['Next:', *(f'  diffuseseg {command}' for command in commands)]))
 
+def _read_labelled(
+    images:Path, # As for `load_labelled`
+    masks:Path, # As for `load_labelled`
+    classes:Path|None, # As for `load_labelled`
+    settings:dict, # Those of `load_labelled` are taken out
+    **shape, # Of the result
+):
+    "Labelled images; those that `--skip-bad` left out are printed."
+    from diffuseseg.datasets.labelled import load_labelled
+    from diffuseseg.datasets.sources import report_skipped
+    skipped = []
+    pairs = load_labelled(images, masks, classes, skipped=skipped, **shape, **_take(settings, load_labelled))
+    report_skipped(skipped)
+    return pairs
+
+def _lock(file, path:Path):
+    "Lock an open file; `InputError` if another process writes `path`."
+    from diffuseseg.core import InputError
+    try: import fcntl
+    except ImportError: return # Windows
+    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f'{path}: another process is writing this file; wait for it, or name another') from None
+    except OSError: pass # a file system without locks
+
+@contextmanager
+def _claimed_file(
+    path:Path, # To be written
+)->Iterator[None]:
+    "Hold a file to be written. A folder without permission, or another process, raises `InputError`."
+    from diffuseseg.core import write_error
+    lock_path = path.with_name(f'.{path.name}.lock')
+    try: # before the work, not after it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(lock_path, 'ab')
+    except OSError as e: raise write_error(e, path) from e
+    with lock:
+        if _is_main_process(): _lock(lock, path) # not for each of several that fit one head
+        try: yield
+        finally:
+            if _is_main_process(): lock_path.unlink(missing_ok=True)
+
 def _is_main_process()->bool:
     "Whether this is the one of several processes that prints and writes."
     return os.environ.get('RANK', '0') == '0'
@@ -258,8 +302,9 @@ def _train(
         print(f'{len(training):,} images of {net.image_size}x{net.image_size}, '
               f'{len(held) if held is not None else 0} held out; a network with {parameters/1e6:.1f} M '
               f'parameters')
-    train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
-          encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
+    with _claimed_file(out/'model.safetensors'):
+        train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
+              encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
     if not _is_main_process(): return
     progress = run_progress(out)
     state = 'complete' if progress['finished'] else 'paused'
@@ -320,6 +365,7 @@ def _check(
     labels = settings['masks'] or settings['images']
     if check.faults:
         raise InputError(f'{labels}: expected no errors, found {len(check.faults)}, listed in {page}')
+    if settings['classes']: labels = f'{labels} --classes {settings["classes"]}'
     _next(f'fit --model faces64 --images {settings["images"]} --masks {labels} --out head.safetensors')
 
 # %% ../nbs/10_cli.ipynb #c017x
@@ -341,7 +387,6 @@ def _fit(
 ):
     "Fit a segmentation head on a few labelled images."
     from diffuseseg.core import InputError
-    from diffuseseg.datasets.labelled import load_labelled
     from diffuseseg.ensemble import fit
     from diffuseseg.models.encoders import load_encoder
     from diffuseseg.models.guided_diffusion import spec_preset
@@ -351,22 +396,21 @@ def _fit(
         raise InputError(f'{out}: expected a new file, found one; --overwrite replaces it')
     diffusion = load_diffusion(model, device)
     spec = spec_preset(preset, diffusion) if preset else None
-    labels = _take(settings, load_labelled)
     shape = dict(size=diffusion.image_size, channels=diffusion.image_channels)
     shape['resize_mode'] = resize_mode or diffusion.resize_mode
-    pairs = load_labelled(images, masks, classes, **shape, **labels)
+    pairs = _read_labelled(images, masks, classes, settings, **shape)
     _note_training(diffusion, model)
     if encoder: settings['encoder'] = load_encoder(encoder, device, load_diffusion)
-    out.parent.mkdir(parents=True, exist_ok=True)
     score = ''
-    if auto: spec, score = _choose(diffusion, pairs, settings)
-    segmenter = fit(diffusion, pairs, spec, store=store or out.parent, **settings)
-    if not _is_main_process(): return
-    save_segmenter(out, segmenter, model)
+    with _claimed_file(out):
+        if auto: spec, score = _choose(diffusion, pairs, settings)
+        segmenter = fit(diffusion, pairs, spec, store=store or out.parent, **settings)
+        if not _is_main_process(): return
+        save_segmenter(out, segmenter, model)
     print(f'{out}: fitted on {len(pairs)} images, {pairs.classes.num_classes} classes')
     print(score or _cross_validated(segmenter, pairs, settings, folds))
-    _next(f'segment --head {out} --images FOLDER --out masks',
-          f'generate --model {model} --head {out} --out pairs',
+    _next(f'segment --head {out} --images FOLDER --out segmented',
+          f'generate --model {model} --head {out} --out my-pairs',
           f'evaluate --head {out} --images OTHERS --masks THEIR_MASKS')
 
 # %% ../nbs/10_cli.ipynb #c018x
@@ -456,12 +500,11 @@ def _evaluate(
 ):
     "Evaluate a head on labelled images, and print the report."
     from diffuseseg.core import output_folder
-    from diffuseseg.datasets.labelled import load_labelled
     from diffuseseg.evaluate import evaluate, write_report
     segmenter = _open_segmenter(head, model, device)
-    pairs = load_labelled(images, masks, classes, onto=segmenter.classes, size=segmenter.image_size,
-                          channels=segmenter.image_channels, resize_mode=resize_mode or segmenter.resize_mode,
-                          **_take(settings, load_labelled))
+    pairs = _read_labelled(images, masks, classes, settings, onto=segmenter.classes,
+                           size=segmenter.image_size, channels=segmenter.image_channels,
+                           resize_mode=resize_mode or segmenter.resize_mode)
     def measure():
         report = evaluate(segmenter, pairs, **settings)
         print(report.table())
@@ -496,16 +539,16 @@ def _evaluate_images(
         next(source_items(source, 3, **peek))
     size = size or min(first_size(fake, **peek))
     extractor = load_extractor(features, weights, device)
-    loaded = {}
-    for name, source in sources.items():
-        loaded[name] = load_source(source, size, 3, resize_mode=resize_mode, **reading)
-    images = {name: part.images for name, part in loaded.items()}
-    names = {name: part.names for name, part in loaded.items()}
-    report = image_report(**images, extractor=extractor, names=names, **settings)
-    print(report.table())
-    if out:
-        with output_folder(out, dict(command='evaluate-images', real=str(real), fake=str(fake)), overwrite):
-            report.write(out, images['fake'])
+    owner = dict(command='evaluate-images', real=str(real), fake=str(fake))
+    with output_folder(out, owner, overwrite) if out else nullcontext():
+        loaded = {}
+        for name, source in sources.items():
+            loaded[name] = load_source(source, size, 3, resize_mode=resize_mode, **reading)
+        images = {name: part.images for name, part in loaded.items()}
+        names = {name: part.names for name, part in loaded.items()}
+        report = image_report(**images, extractor=extractor, names=names, **settings)
+        print(report.table())
+        if out: report.write(out, images['fake'])
     report_skipped([row for part in loaded.values() for row in part.skipped], out)
 
 # %% ../nbs/10_cli.ipynb #c029
@@ -567,7 +610,6 @@ def _distil(
     "Train a small, fast segmenter on generated pairs, and export it to ONNX."
     from diffuseseg.core import InputError
     from diffuseseg.data import ClassList
-    from diffuseseg.datasets.labelled import load_labelled
     from diffuseseg.export.distil import StudentConfig, distil, read_settings
     from diffuseseg.models.pretrained import load_diffusion, load_segmenter
     if labels not in ('soft', 'hard'):
@@ -580,14 +622,14 @@ def _distil(
     if images:
         shape = dict(size=made['image_size'], channels=made['image_channels'])
         shape['resize_mode'] = resize_mode or made['resize_mode']
-        labelled = load_labelled(images, masks, classes, onto=ClassList.read(pairs/'classes.json'),
-                                 **shape, **settings)
+        onto = ClassList.read(pairs/'classes.json')
+        labelled = _read_labelled(images, masks, classes, settings, onto=onto, **shape)
     teacher = None
     if labels == 'soft':
         teacher = load_segmenter(head, load_diffusion(model, device) if model else None, device)
     distil(pairs, out, teacher, labelled=labelled, uncertain=uncertain, config=config, device=device)
     print(f'{out}: student.safetensors, for this package, and student.onnx, for any other program')
-    _next(f'segment --head {out} --images FOLDER --out masks',
+    _next(f'segment --head {out} --images FOLDER --out segmented-by-student',
           f'evaluate --head {out} --images OTHERS --masks THEIR_MASKS')
 
 # %% ../nbs/10_cli.ipynb #c035
@@ -806,7 +848,10 @@ def main(
     "The command line."
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] not in COMMANDS: overview(argv).parse_args(argv)
-    try: _run(argv[0], argv[1:])
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            _run(argv[0], argv[1:])
     except KeyboardInterrupt:
         print('diffuseseg: interrupted', file=sys.stderr)
         return 130
@@ -817,6 +862,11 @@ def main(
         return 2
     return 0
 
+def _show_warning(show:Callable, message:Warning, category:type, *rest, **more):
+    "Print a note about the input as one line, and show any other warning as before."
+    if category.__name__ != 'ImageWarning': return show(message, category, *rest, **more)
+    print('diffuseseg: note:', ' '.join(str(message).split()), file=sys.stderr)
+
 def _run(name:str, argv:list[str]):
     "Run a command. What was run is noted beside its results, also if interrupted, but not if refused."
     values = parse_arguments(name, argv)
@@ -824,7 +874,7 @@ def _run(name:str, argv:list[str]):
     try: COMMANDS[name].run(**values)
     except InputError: raise
     except BaseException:
-        keep_record(name, values)
+        with suppress(InputError): keep_record(name, values) # or the first error would be lost
         raise
     keep_record(name, values)
 
