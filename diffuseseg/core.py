@@ -38,7 +38,8 @@ if os.environ.get('IN_TEST'): torch.set_num_threads(1)
 
 # %% ../nbs/00_core.ipynb #c010
 class InputError(ValueError):
-    "Something the user can put right: one sentence that names the file, what was expected and what was found."
+    """Something the user can put right: one sentence that names the file, what was expected and what was
+    found."""
 
 # %% ../nbs/00_core.ipynb #c057
 def import_optional(
@@ -49,8 +50,8 @@ def import_optional(
     "Import a module that is not always installed. If it is missing, `InputError` says how to install it."
     try: return importlib.import_module(module)
     except ImportError:
-        message = f'expected the package {package}, found it not installed; pip install "diffuseseg[{extra}]" brings it'
-        raise InputError(message) from None
+        cure = f'pip install "diffuseseg[{extra}]" brings it'
+        raise InputError(f'expected the package {package}, found it not installed; {cure}') from None
 
 # %% ../nbs/00_core.ipynb #c014
 def generator(
@@ -65,25 +66,30 @@ def generator(
 def pick_device(
     name:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ...
 )->torch.device:
-    "The device called `name`; 'auto' is the first of CUDA, MPS and CPU that is available. A missing one raises `InputError`."
+    """The device called `name`; 'auto' is the first of CUDA, MPS and CPU that is available. A missing one
+    raises `InputError`."""
     available = ['cpu']
     if torch.backends.mps.is_available(): available.insert(0, 'mps')
     if torch.cuda.is_available(): available.insert(0, 'cuda')
     if name == 'auto': name = available[0]
     if name == 'cuda': name = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     try: device = torch.device(name)
-    except RuntimeError: raise InputError(f'device {name!r}: expected auto, cpu, cuda, cuda:N or mps') from None
-    if device.type not in available: raise InputError(f'device {name!r}: not available here, found {available}')
+    except RuntimeError:
+        raise InputError(f'device {name!r}: expected auto, cpu, cuda, cuda:N or mps') from None
+    if device.type not in available:
+        raise InputError(f'device {name!r}: not available here, found {available}')
     return device
 
 # %% ../nbs/00_core.ipynb #c060
 def process_rank(
 )->tuple[int, int]: # Number of this process from 0, and how many there are
-    "Which process this is among those that `accelerate launch`, `torchrun` or a cluster started. Nonsense in the environment raises `InputError`."
+    """Which process this is among those that `accelerate launch`, `torchrun` or a cluster started.
+    Nonsense in the environment raises `InputError`."""
     rank = os.environ.get('RANK', '0')
     world = os.environ.get('WORLD_SIZE', '1')
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise InputError(f'RANK, WORLD_SIZE: expected a number below WORLD_SIZE in the environment, found {rank!r} and {world!r}')
+        raise InputError(f'RANK, WORLD_SIZE: expected a number below WORLD_SIZE in the environment, found '
+                         f'{rank!r} and {world!r}')
     return int(rank), int(world)
 
 # %% ../nbs/00_core.ipynb #c021
@@ -91,11 +97,13 @@ def pick_precision(
     name:str, # 'auto', 'no', 'bf16' or 'fp16'
     device:torch.device, # Where it will run
 )->str: # 'no', 'bf16' or 'fp16'
-    "The precision to compute in: 'auto' is bfloat16 where the hardware multiplies it, else float32. Unknown names raise `InputError`."
+    """The precision to compute in: 'auto' is bfloat16 where the hardware multiplies it, else float32.
+    Unknown names raise `InputError`."""
     names = ('auto', 'no', 'bf16', 'fp16')
     if name not in names: raise InputError(f'precision: expected one of {names}, found {name!r}')
     if name != 'auto': return name
-    if device.type == 'cuda': return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
+    if device.type == 'cuda':
+        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
     if device.type != 'cpu': return 'no'
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     return 'bf16' if any(capabilities.get(key) for key in ('avx512_bf16', 'amx_bf16', 'amx_tile')) else 'no'
@@ -105,7 +113,8 @@ def pick_precision(
 def atomic_path(
     path:str|Path, # The finished file; its folder is made if need be
 ):
-    "Yield a temporary path beside `path`, renamed to `path` on success, removed on failure. A full disk or a forbidden name raise `InputError`."
+    """Yield a temporary path beside `path`, renamed to `path` on success, removed on failure. A full disk
+    or a forbidden name raise `InputError`."""
     path = Path(path)
     random = secrets.token_hex(4) # unlike any other process's, on any machine
     temporary = path.with_name(f'.{path.stem[:16]}.{random}.part{path.suffix[-16:]}')
@@ -122,7 +131,8 @@ def atomic_path(
 _WRITE_ERRORS = {
     errno.ENOSPC: 'no space left on the disk', errno.EDQUOT: 'the disk quota is used up',
     errno.EACCES: 'permission denied', errno.EROFS: 'the file system is read-only',
-    errno.ENOTDIR: 'a part of its path is a file, not a folder', errno.EEXIST: 'a part of its path is a file, not a folder',
+    errno.ENOTDIR: 'a part of its path is a file, not a folder',
+    errno.EEXIST: 'a part of its path is a file, not a folder',
     errno.EFBIG: 'the file would be larger than allowed', errno.ENAMETOOLONG: 'its name or path is too long'}
 
 def write_error(
@@ -131,7 +141,8 @@ def write_error(
 )->Exception: # `InputError` for what the user can fix, else `error` itself
     "The error to raise when writing `path` failed with `error`."
     reason = _WRITE_ERRORS.get(error.errno)
-    return InputError(f'{path}: could not be written, {reason}; what was written before is kept') if reason else error
+    return InputError(f'{path}: could not be written, {reason}; what was written '
+                      f'before is kept') if reason else error
 
 # %% ../nbs/00_core.ipynb #c032
 def write_text(
@@ -139,7 +150,8 @@ def write_text(
     text:str, # Its content
 ):
     "Write `text` to `path`, atomically."
-    with atomic_path(path) as p: p.write_text(text, encoding='utf-8', errors='replace') # file names may hold bytes that are not UTF-8
+    # file names may hold bytes that are not UTF-8
+    with atomic_path(path) as p: p.write_text(text, encoding='utf-8', errors='replace')
 
 def write_json(
     path:str|Path, # Target file
@@ -156,7 +168,8 @@ def read_text(
     try: return Path(path).read_text(encoding='utf-8-sig') # with or without a byte order mark
     except FileNotFoundError: raise InputError(f'{path}: expected a file, found nothing') from None
     except IsADirectoryError: raise InputError(f'{path}: expected a file, found a folder') from None
-    except UnicodeDecodeError: raise InputError(f'{path}: expected text in UTF-8, found other bytes') from None
+    except UnicodeDecodeError:
+        raise InputError(f'{path}: expected text in UTF-8, found other bytes') from None
     except (OSError, ValueError) as e: # no permission, a loop of links, a null byte
         raise InputError(f'{path}: expected a file that can be read, found none ({e})') from None
 
@@ -167,8 +180,10 @@ def read_json(
     "What the JSON file `path` holds; damage raises `InputError`."
     text = read_text(path)
     try: return json.loads(text)
-    except json.JSONDecodeError as e: raise InputError(f'{path}: expected JSON, found an error at line {e.lineno}: {e.msg}') from None
-    except (RecursionError, ValueError) as e: raise InputError(f'{path}: expected JSON, found one too deep or a number too long ({e})') from None
+    except json.JSONDecodeError as e:
+        raise InputError(f'{path}: expected JSON, found an error at line {e.lineno}: {e.msg}') from None
+    except (RecursionError, ValueError) as e:
+        raise InputError(f'{path}: expected JSON, found one too deep or a number too long ({e})') from None
 
 def read_yaml(
     path:str|Path, # A YAML file with `key: value` lines
@@ -176,18 +191,23 @@ def read_yaml(
     "The mapping in the YAML file `path`; anything else raises `InputError`."
     text = read_text(path)
     try: settings = yaml.safe_load(text)
-    except yaml.YAMLError as e: raise InputError(f'{path}: expected YAML, found an error: {" ".join(str(e).split())}') from None
-    except (RecursionError, ValueError, TypeError, OverflowError, AttributeError, KeyError) as e: # which PyYAML does not catch
-        raise InputError(f'{path}: expected YAML, found what cannot be read ({type(e).__name__}: {e})') from None
+    except yaml.YAMLError as e:
+        raise InputError(f'{path}: expected YAML, found an error: {" ".join(str(e).split())}') from None
+    # which PyYAML does not catch
+    except (RecursionError, ValueError, TypeError, OverflowError, AttributeError, KeyError) as e:
+        raise InputError(f'{path}: expected YAML, found what cannot be read '
+                         f'({type(e).__name__}: {e})') from None
     if settings is None: return {}
-    if not isinstance(settings, dict): raise InputError(f'{path}: expected lines of "key: value", found {type(settings).__name__}')
+    if not isinstance(settings, dict):
+        raise InputError(f'{path}: expected lines of "key: value", found {type(settings).__name__}')
     return settings
 
 # %% ../nbs/00_core.ipynb #c065
 def read_jsonl(
     path:str|Path, # A file with one JSON object a line; it need not exist
 )->list[dict]:
-    "The objects in a file of JSON lines. A last line that was cut short is left out; other damage raises `InputError`."
+    """The objects in a file of JSON lines. A last line that was cut short is left out; other damage raises
+    `InputError`."""
     if not Path(path).exists(): return []
     lines = read_text(path).split('\n')
     rows = []
@@ -199,17 +219,27 @@ def read_jsonl(
             raise InputError(f'{path}: expected JSON in line {number}, found {line[:40]!r}') from None
     return rows
 
+def _end_of_last_line(file)->int:
+    "Where the last complete line of an open file ends, in bytes; read from its end, for files may be long."
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 2**16)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b'\n')
+        if newline >= 0: return start + newline + 1
+        end = start
+    return 0
+
 def append_jsonl(
     path:str|Path, # Target file
     rows:list[dict], # What to append, one object a line
 ):
-    "Append lines to a file and push them to the disk. A line that was cut short before is removed first. A full disk raises `InputError`."
+    """Append lines to a file and push them to the disk. A line that was cut short before is removed first.
+    A full disk raises `InputError`."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, 'a+b') as f:
-            f.seek(0)
-            content = f.read()
-            f.truncate(content.rfind(b'\n') + 1)
+            f.truncate(_end_of_last_line(f))
             f.write(''.join(json.dumps(row) + '\n' for row in rows).encode())
             f.flush()
             os.fsync(f.fileno())
@@ -231,14 +261,17 @@ def load_tensors(
     "Read a file of `save_tensors`. Damage, a pickle or another program's file raise `InputError`."
     path = Path(path)
     if not path.is_file():
-        raise InputError(f'{path}: expected a safetensors file, found {"a folder" if path.is_dir() else "nothing"}')
+        raise InputError(f'{path}: expected a safetensors file, found '
+                         f'{"a folder" if path.is_dir() else "nothing"}')
     try:
         with safetensors.safe_open(path, 'pt') as f: metadata = f.metadata() or {}
         tensors = load_file(path)
     except Exception as e: # safetensors raises errors of many kinds; the file is at fault
-        raise InputError(f'{path}: expected a complete safetensors file, found a damaged or different one ({e})') from None
+        raise InputError(f'{path}: expected a complete safetensors file, found a damaged or different one '
+                         f'({e})') from None
     if 'diffuseseg' not in metadata:
-        raise InputError(f'{path}: expected a file written by DiffuseSeg, found safetensors without its configuration')
+        raise InputError(f'{path}: expected a file written by DiffuseSeg, found safetensors without its '
+                         f'configuration')
     try: config = json.loads(metadata['diffuseseg'])
     except (ValueError, RecursionError) as e:
         raise InputError(f'{path}: expected its configuration as JSON, found something else ({e})') from None
@@ -253,7 +286,9 @@ def content_hash(
     "The SHA-256 of bytes or of a file. A file that cannot be read raises `InputError`."
     if isinstance(content, (str, Path)):
         try: content = Path(content).read_bytes()
-        except OSError as e: raise InputError(f'{content}: expected a file that can be read, found none ({e.strerror})') from None
+        except OSError as e:
+            raise InputError(f'{content}: expected a file that can be read, found none '
+                             f'({e.strerror})') from None
     return hashlib.sha256(content).hexdigest()
 
 def check_same_settings(
@@ -280,7 +315,8 @@ def output_folder(
     overwrite:bool=False, # Whether files that are there may be replaced
     shared:bool=False, # Whether several processes may write there at once
 ):
-    "Claim a folder while it is written to. One with other files in it, another owner, or another process raises `InputError`."
+    """Claim a folder while it is written to. One with other files in it, another owner, or another process
+    raises `InputError`."""
     path = Path(path)
     _check_claim(path, owner, overwrite)
     try: # fails before the work where nothing can be written
@@ -296,7 +332,8 @@ def _lock(file, path:Path):
     "Lock an open file until it is closed; `InputError` if another process holds it."
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f'{path}: another process is writing to this folder; wait for it, or name another') from None
+        raise InputError(f'{path}: another process is writing to this folder; wait for it, or '
+                         f'name another') from None
     except OSError: pass # a file system without locks
 
 def _check_claim(
@@ -306,13 +343,17 @@ def _check_claim(
 ):
     "Raise `InputError` if files would be replaced that this owner did not write."
     if path.exists() and not path.is_dir(): raise InputError(f'{path}: expected a folder, found a file')
-    others = [item.name for item in path.iterdir() if item.name not in (CLAIM_FILE, LOCK_FILE)] if path.exists() else []
+    others = [] if not path.exists() else sorted(item.name for item in path.iterdir()
+                                                 if not item.name.startswith('.')
+                                                 and item.name != 'config.yaml')
     if overwrite or not others: return
     cure = 'name another folder, or allow to overwrite it (on the command line with --overwrite)'
     if not (path/CLAIM_FILE).is_file():
-        raise InputError(f'{path}: expected an empty folder, found {others[0]} and {len(others) - 1} more; {cure}')
+        raise InputError(f'{path}: expected an empty folder, found {others[0]} and {len(others) - 1} more; '
+                         f'{cure}')
     if read_json(path/CLAIM_FILE) != json.loads(json.dumps(owner)):
-        raise InputError(f'{path}: expected a folder written by the same command with the same model, found another\'s; {cure}')
+        raise InputError(f'{path}: expected a folder written by the same command with the same model, found '
+                         f'another\'s; {cure}')
 
 # %% ../nbs/00_core.ipynb #c042
 def to_float(
@@ -359,7 +400,8 @@ def show_images(
     if title: ax.set_title(title, fontsize=12)
     num_rows = -(-len(images)//ncols)
     for row, label in enumerate(row_labels or []):
-        ax.text(-.01, 1 - (row + .5)/num_rows, label, transform=ax.transAxes, ha='right', va='center', fontsize=12)
+        ax.text(-.01, 1 - (row + .5)/num_rows, label, transform=ax.transAxes, ha='right', va='center',
+                fontsize=12)
     plt.show()
 
 # %% ../nbs/00_core.ipynb #c051
@@ -373,4 +415,5 @@ def progress(
 )->tqdm:
     "A progress bar on the error stream."
     hidden = not sys.stderr.isatty() if show is None else not show
-    return tqdm(iterable, total=total, desc=desc, initial=initial, disable=hidden, dynamic_ncols=True, file=sys.stderr, unit=unit)
+    return tqdm(iterable, total=total, desc=desc, initial=initial, disable=hidden, dynamic_ncols=True,
+                file=sys.stderr, unit=unit)

@@ -6,9 +6,9 @@
 __all__ = ['NOT_IMAGES', 'RESIZE_MODES', 'MASK_SUFFIXES', 'LabelledPairs', 'overlay', 'ImageWarning', 'image_suffixes',
            'files_passed_over', 'visible_files', 'list_images', 'open_image', 'values_to_bytes', 'to_8_bits',
            'to_bytes', 'fit_box', 'image_tensor', 'read_image', 'write_image', 'write_cache', 'open_cache',
-           'load_images', 'check_ids', 'binary_ids', 'check_ignored', 'mask_ids', 'read_mask', 'mask_image',
-           'write_mask', 'name_in', 'by_name', 'match_files', 'load_pairs', 'write_pairs', 'split_names', 'write_split',
-           'read_split', 'ClassList', 'celebamask_classes']
+           'load_images', 'check_ids', 'white_is_ignored', 'binary_ids', 'only_ignored', 'check_ignored', 'mask_ids',
+           'read_mask', 'mask_image', 'write_mask', 'name_in', 'by_name', 'match_files', 'load_pairs', 'write_pairs',
+           'split_names', 'write_split', 'read_split', 'ClassList', 'celebamask_classes']
 
 # %% ../nbs/01_data.ipynb #n003
 import functools
@@ -21,7 +21,7 @@ import unicodedata
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .core import InputError, atomic_path, generator, progress, read_json, write_json
-from .datasets.class_lists import ClassList, celebamask_classes, parse_merge, read_classes
+from .datasets.class_lists import ClassList, celebamask_classes, parse_merge, read_classes # noqa: F401
 
 _all_ = ['ClassList', 'celebamask_classes'] # at home in class_lists
 
@@ -140,8 +140,8 @@ def visible_files(
         with os.scandir(place) as entries:
             for entry in entries:
                 if entry.name.startswith('.'): continue
-                if entry.is_dir(): yield from walk(entry.path, (*above, real))
-                elif entry.is_file(): yield Path(entry.path)
+                if os.path.isdir(entry.path): yield from walk(entry.path, (*above, real))
+                elif os.path.isfile(entry.path): yield Path(entry.path)
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f'{folder}: expected a folder with images, found '
@@ -269,7 +269,7 @@ def values_to_bytes(
     low, high = value_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(f'value_range: expected two numbers, the lower one first, found {low} and {high}')
-    scaled = (np.nan_to_num(values, nan=low) - low)*(255/(high - low))
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low)*(255/(high - low))
     return scaled.clip(0, 255).round().astype(np.uint8)
 
 # %% ../nbs/01_data.ipynb #c065
@@ -483,18 +483,47 @@ def _note_once(notes:list[str]|None, note:str):
     if notes is None: warnings.warn(note, ImageWarning)
     elif note not in notes: notes.append(note)
 
+def white_is_ignored(
+    files:Iterable[Path], # Masks of a set of two classes, images or arrays
+)->Callable[[], bool]: # Reads the files when it is called first
+    "Whether a mask of the set has both 1 and 255, so that 255 marks ignored pixels in all of them."
+    @functools.cache
+    def decide():
+        for path in files:
+            try: values = np.load(path) if path.suffix == '.npy' else np.asarray(open_image(path))
+            except (InputError, OSError, ValueError, EOFError): continue # reported where it is read
+            values = values[..., 0] if values.ndim == 3 else values
+            if np.isin((1, 255), values).all(): return True
+        return False
+    return decide
+
 def binary_ids(
     ids:np.ndarray, # `[H, W]`, whole numbers
     classes:ClassList, # What they mean
     notes:list[str]|None=None, # Grows by a sentence; None for a warning
+    white_ignored:Callable[[], bool]|None=None, # Of `white_is_ignored`, for a whole set
 )->np.ndarray: # `[H, W]`
-    "Of two classes, 0 and 255 (or 65,535) as 0 and 1. Other masks stay as they are."
+    "Of two classes, 0 and 255 (or 65,535) as 0 and 1, unless 255 marks ignored pixels in the set."
     if classes.num_classes != 2: return ids
     white = int(ids.max(initial=0))
     if white not in (255, 65535) or not np.isin(ids, (0, white)).all(): return ids
+    if white == 255 and white_ignored and white_ignored():
+        _note_once(notes, '255 marks pixels to ignore in all masks, since some of them hold 1 and 255')
+        return ids
     _note_once(notes, f'masks of 0 and {white} were read as the classes 0 and 1, {classes.names[0]} and '
                       f'{classes.names[1]}')
     return (ids > 0).astype(np.uint8)
+
+def only_ignored(
+    classes:ClassList, # Of masks that hold the first one and ignored pixels only
+)->str: # Sentence without a file
+    "What is wrong with a set in which nothing but ignored pixels lies beside the first class."
+    first, *others = classes.names
+    if not others:
+        return f'expected two classes or more, found {first!r} only and pixels to ignore; add a class for ' \
+               'the rest of the image to the class list, such as background as the first'
+    return f'expected pixels of other classes than {first!r}, found only pixels to ignore ' \
+           f'({classes.ignore_index}); what they show needs the id of its class, such as 1 for {others[0]!r}'
 
 def check_ignored(
     masks:torch.Tensor, # uint8 `[N, H, W]`, all of a set
@@ -504,11 +533,8 @@ def check_ignored(
     "Raise `InputError` if the masks hold ignored pixels, the first class, and no other class at all."
     counts = torch.bincount(masks.flatten().int(), minlength=256)
     has_others = counts[1:classes.num_classes].any()
-    if classes.num_classes < 2 or has_others or not counts[classes.ignore_index]: return
-    raise InputError(f'{source}: expected pixels of other classes than {classes.names[0]!r}, found only '
-                     'pixels to ignore '
-                     f'({classes.ignore_index}); what they show needs the id of its class, '
-                     f'such as 1 for {classes.names[1]!r}')
+    if has_others or not counts[classes.ignore_index]: return
+    raise InputError(f'{source}: {only_ignored(classes)}')
 
 # %% ../nbs/01_data.ipynb #c089
 def _shown_colors(
@@ -551,6 +577,7 @@ def mask_ids(
     classes:ClassList, # Gives colours and ids their meaning
     path:str|Path, # Named in errors
     notes:list[str]|None=None, # Grows by what was read in a special way; None for a warning
+    white_ignored:Callable[[], bool]|None=None, # Of `white_is_ignored`, for a whole set
 )->np.ndarray: # uint8 `[H, W]`
     "The class ids of a mask. What cannot be read without guessing raises `InputError`."
     _check_mask_kind(image, path)
@@ -559,13 +586,13 @@ def mask_ids(
         rgb = np.asarray(image.convert('RGB'))
         red = rgb[..., 0]
         if (rgb == red[..., None]).all() and (255, 255, 255) not in classes.colors: # greys, three times
-            ids = binary_ids(red, classes, notes)
+            ids = binary_ids(red, classes, notes, white_ignored)
             if ids is not red: return ids
         return _ids_of_colors(rgb, classes, path)
     if _shows_colors(image, classes): return _ids_of_colors(np.asarray(image.convert('RGB')), classes, path)
     ids = np.asarray(image).astype(int)
     is_ignored = image.mode == 'P' and _shown_colors(image).get(255) == classes.ignore_color
-    return check_ids(ids if is_ignored else binary_ids(ids, classes, notes), classes, path)
+    return check_ids(ids if is_ignored else binary_ids(ids, classes, notes, white_ignored), classes, path)
 
 # %% ../nbs/01_data.ipynb #c091
 def read_mask(
@@ -597,7 +624,8 @@ def write_mask(
     with atomic_path(path) as p: image.save(p, format='PNG')
 
 # %% ../nbs/01_data.ipynb #c097
-MASK_SUFFIXES = ('mask', 'masks', 'label', 'labels', 'seg', 'segmentation', 'gt')
+MASK_SUFFIXES = ('mask', 'masks', 'label', 'labels', 'labelids', 'seg', 'segmentation', 'gt', 'groundtruth',
+                 'annotation', 'annotations')
 _MASK_ENDING = re.compile(rf'(.+)[-_. ](?:{"|".join(MASK_SUFFIXES)})', re.IGNORECASE)
 
 def name_in(
@@ -636,12 +664,15 @@ def _image_names(
 )->list[str]: # The most exact first
     "The names that the image of a mask may have."
     names = [name]
+    if mask_suffix and Path(mask_suffix).suffix.lower() in image_suffixes(): # with the mask's own ending
+        mask_suffix = mask_suffix.rpartition('.')[0]
     for longer in names: # grows on the way
         shorter = []
-        if mask_suffix and longer.endswith(mask_suffix): shorter.append(longer.removesuffix(mask_suffix))
+        if mask_suffix and longer.lower().endswith(mask_suffix.lower()):
+            shorter += [longer[:-len(mask_suffix)], longer[:-len(mask_suffix)].rstrip('-_. ')]
         if not mask_suffix and (parts := _MASK_ENDING.fullmatch(longer)): shorter.append(parts[1])
         if Path(longer).suffix.lower() in image_suffixes(): shorter.append(longer.rpartition('.')[0])
-        names += [name for name in shorter if name and name not in names]
+        names += [name for name in dict.fromkeys(shorter) if name and name not in names]
     return names
 
 # %% ../nbs/01_data.ipynb #c098
@@ -659,6 +690,15 @@ def _split_folder(
         return any(other in names for other in _image_names(name, mask_suffix)[1:])
     masks = [path for path in files if is_mask(path)]
     return sorted(set(files) - set(masks)), masks
+
+def _suffix_hint(of_images:dict[str, Path], of_masks:dict[str, Path])->str:
+    "What to do about masks that are named like images, with an ending that is not known."
+    for mask in of_masks:
+        image = next((name for name in of_images if mask.startswith(name) and mask != name), None)
+        if image:
+            more = mask.removeprefix(image)
+            return f"; if {of_masks[mask].name} is one, mask_suffix='{more}' (--mask-suffix={more}) finds it"
+    return ''
 
 def match_files(
     images:str|Path, # Folder of images
@@ -684,7 +724,8 @@ def match_files(
             other = matched[image_name].name
             mask_faults.append(f'{path}: expected one mask of {of_images[image_name]}, found {other} as well')
         else: matched[image_name] = path
-    faults += [f'{path}: expected its mask in {masks}, found none of that name'
+    hint = '' if matched else _suffix_hint(of_images, of_masks)
+    faults += [f'{path}: expected its mask in {masks}, found none of that name{hint}'
                for name, path in of_images.items() if name not in matched]
     faults += mask_faults
     return {name: (of_images[name], matched[name]) for name in sorted(matched)}, faults
@@ -695,13 +736,14 @@ def _read_pair(
     mask_path:Path, # Its mask
     classes:ClassList, # Gives colours and ids their meaning
     notes:list[str], # Grows by what was read in a special way
+    white_ignored:Callable[[], bool], # Of `white_is_ignored`
 )->tuple[Image.Image, Image.Image]: # The image, and the ids of its mask
     "One image and its mask. Files of different size raise `InputError`."
     image, mask = open_image(image_path), open_image(mask_path)
     if image.size != mask.size:
         sizes = [f'{picture.width}x{picture.height}' for picture in (image, mask)]
         raise InputError(f'{mask_path}: expected {sizes[0]} pixels like {image_path}, found {sizes[1]}')
-    return image, Image.fromarray(mask_ids(mask, classes, mask_path, notes))
+    return image, Image.fromarray(mask_ids(mask, classes, mask_path, notes, white_ignored))
 
 # %% ../nbs/01_data.ipynb #c100
 def load_pairs(
@@ -719,8 +761,9 @@ def load_pairs(
     files, faults = match_files(images, masks, mask_suffix=mask_suffix)
     if faults: raise InputError(faults[0] + (f' (and {len(faults) - 1} more)' if len(faults) > 1 else ''))
     image_tensors, mask_tensors, notes = [], [], []
+    white_ignored = white_is_ignored([mask for _, mask in files.values()])
     for image_path, mask_path in progress(files.values(), desc='reading pairs'):
-        image, ids = _read_pair(image_path, mask_path, classes, notes)
+        image, ids = _read_pair(image_path, mask_path, classes, notes, white_ignored)
         image_tensors.append(image_tensor(to_bytes(image, channels, value_range), size, resize_mode))
         mask = image_tensor(ids, size, resize_mode, Image.Resampling.NEAREST, fill=classes.ignore_index)
         mask_tensors.append(mask[0])

@@ -60,6 +60,7 @@ class FeatureSpec:
 def to_dict(self:FeatureSpec)->dict:
     "Plain values, as a file holds them."
     values = asdict(self)
+    values['draws'] = values.pop('num_noise_samples') # its name in files
     if not self.encoder_maps: del values['encoder_maps']
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -69,7 +70,7 @@ def from_dict(cls:FeatureSpec,
 )->FeatureSpec:
     "The spec of a dictionary; missing or unknown keys raise `InputError`."
     values = dict(values)
-    if 'draws' in values: values['num_noise_samples'] = values.pop('draws') # as of version 0.1
+    if 'draws' in values: values['num_noise_samples'] = values.pop('draws')
     names = [f.name for f in fields(FeatureSpec)]
     if not {'blocks', 'timesteps'} <= set(values) <= set(names):
         raise InputError(f'feature spec: expected the keys {names}, found {list(values)}')

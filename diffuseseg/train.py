@@ -313,7 +313,7 @@ def losses(self:Trainer,
     return loss, self.aligner([maps[block] for block in blocks], targets)
 
 @patch
-def train_step(self:Trainer)->torch.Tensor: # Denoising loss and alignment distance, `[2]`, means of this process
+def train_step(self:Trainer)->torch.Tensor: # Denoising loss, alignment distance: means, `[2]`
     "Take one step."
     config = self.config
     accelerator = self.accelerator

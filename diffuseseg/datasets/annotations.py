@@ -189,6 +189,8 @@ _OTHER_TOOLS = ( # keys of the file, the tool, what to do there
     ({'categories', 'items'}, 'Datumaro', 'convert it there to coco_instances, or export as COCO'),
     ({'item', 'annotations'}, 'V7 Darwin', 'export it there as COCO'),
     ({'data_row', 'projects'}, 'Labelbox', 'convert it to COCO there'),
+    ({'project_name', 'export_format_version'}, 'Hasty', 'export it there as COCO'),
+    ({'info', 'objects'}, 'ISAT', 'convert it there to COCO'),
 )
 
 def _other_tool(
@@ -199,7 +201,8 @@ def _other_tool(
         boxes = '<annotation>' in read_text(path)[:4000]
         return ('boxes of Pascal VOC', 'a box is not a mask') if boxes else None
     data = read_json(path)
-    first = next(iter(data.values()), None) if isinstance(data, dict) else None
+    values = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    first = next(iter(values), None)
     entries = [entry for entry in (data, first) if isinstance(entry, dict)]
     for keys, tool, advice in _OTHER_TOOLS:
         if any(keys <= entry.keys() for entry in entries): return f'those of {tool}', advice
@@ -239,20 +242,22 @@ class ImageFinder:
         folder:Path, # Searched with all the folders in it
     ):
         self.folder = folder
-        self.files = defaultdict(list) # last part of the name -> files, with the parts of their path
+        self.files = defaultdict(list) # last part of the name in small letters -> files, with all parts
         with collecting([]):
             for file in list_images(folder):
                 parts = _parts(file.relative_to(folder).as_posix())
-                self.files[parts[0]].append((parts, file))
+                self.files[parts[0].casefold()].append((parts, file))
 
     def find(self,
         name:str, # As written in a file: a name, or a path on another computer
     )->Path: # An existing file in the folder
         "The image of that name. None, or several that fit equally well, raise `InputError`."
         wanted = _parts(name)
+        files = self.files.get(wanted[0].casefold(), []) if wanted else []
+        exact = [(parts, file) for parts, file in files if parts[0] == wanted[0]]
         ranked = []
-        for parts, file in self.files.get(wanted[0] if wanted else '', []):
-            shared = _num_shared(parts, wanted)
+        for parts, file in exact or files:
+            shared = _num_shared(parts[1:], wanted[1:]) + 1
             ranked.append((shared, shared == len(parts), file))
         if not ranked: raise InputError(f'expected the image {shorten(name)} in {self.folder}, found none')
         best = max(rank[:2] for rank in ranked)

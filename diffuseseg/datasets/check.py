@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from ..core import InputError, progress, write_text
-from ..data import ClassList, image_tensor, overlay, to_bytes
+from ..data import ClassList, image_tensor, only_ignored, overlay, to_bytes
 from .annotations import LabelledImage, check_sizes, collecting, error_context
 from .labelled import find_labelled
 from ..export.html_page import html_list, html_page, inline_png, swatch
@@ -81,11 +81,7 @@ def _class_notes(
     images:np.ndarray, # In how many images each occurs, `[K + 1]`, the last for ignored pixels
 )->list[str]: # A note, or none
     "Which classes no image has. Nothing but ignored pixels beside the first class raises `InputError`."
-    if len(images) > 2 and images[-1] and not images[1:-1].any():
-        names = classes.names
-        raise InputError(f'expected pixels of other classes than {names[0]!r}, found only pixels to ignore '
-                         f'({classes.ignore_index}); what they show needs the id of its class, '
-                         f'such as 1 for {names[1]!r}')
+    if images[-1] and not images[1:-1].any(): raise InputError(only_ignored(classes))
     absent = [name for name, count in zip(classes.names, images) if not count]
     return [f'no image has a pixel of {", ".join(absent)}'] if absent and images.any() else []
 
@@ -95,15 +91,17 @@ def check_labelled(
     masks:Path|str|None=None, # Folder of masks, or file or folder of annotations; by default the same folder
     # Class list, a JSON or text file or the name of a well-known one; by default that of the annotations
     classes:Path|str|ClassList|None=None,
-    format:str='auto', # 'folders', 'celebamask', 'coco', 'labelme', 'labelstudio', 'voc', 'npy' or 'auto'
-    split:str|None=None, # Part of the published split, of 'celebamask' and 'voc' only; by default all
+    format:str='auto', # Such as 'folders', 'voc', 'coco', 'labelme', 'cvat' or 'yolo'; 'auto' recognises it
+    split:str|None=None, # Part of the published split, of 'celebamask', 'voc' and 'yolo' only; by default all
+    mask_suffix:str|None=None, # What a mask's name has after its image's, such as '_truth'; None: usual ones
+    value_range:tuple[float, float]|None=None, # Values of black and white, where there are more than 8 bits
     overlays:int=10, # Overlays on the page
 )->Check:
     "Read all labelled images and note every fault. Raises nothing for faults of the data."
     if overlays < 0: raise InputError(f'overlays: expected 0 or more, found {overlays}')
     faults, labelled = [], None
     with collecting(faults):
-        labelled = find_labelled(images, masks, classes, format, split)
+        labelled = find_labelled(images, masks, classes, format, split, mask_suffix, value_range)
     if labelled is None: return Check(None, faults=_unique_lines(faults))
     faults += labelled.faults
     check, good = _count_classes(labelled, faults)

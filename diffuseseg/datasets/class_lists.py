@@ -242,13 +242,34 @@ def _parse_line(
         return _Row(parts[1].strip('"\''), number, tuple(map(int, parts.groups()[1:])))
     return _Row(line.strip('"\''), number)
 
+def _plain_line(line:str)->str:
+    "A line without comment, quotes, dash of a list and separator at its end; hexadecimal colours as numbers."
+    line = re.sub(r'\s#\s.*', '', line).strip()
+    line = re.sub('"([^",;]*)"', r'\1', line).removeprefix('- ').rstrip(',;\t ')
+    if line.startswith('#'): return line
+    return re.sub('#([0-9a-fA-F]{6})$', lambda code: ','.join(map(str, bytes.fromhex(code[1]))), line)
+
+def _numbered(
+    lines:list[str], # Of a text file
+)->list[str]:
+    "Lines such as '0 name', '0. name' and 'name=0' as '0: name', if they number the classes from 0 on."
+    for pattern, order in ((r'(\d{1,3})\.?\s+(\D.*)', (1, 2)), (r'(.*\D)\s*[=:,;\t]\s*(\d{1,3})', (2, 1))):
+        for rows in (lines, lines[1:]): # the first may be a heading
+            parts = [re.fullmatch(pattern, line) for line in rows]
+            if not rows or not all(parts): continue
+            pairs = [(int(part[order[0]]), part[order[1]].strip()) for part in parts]
+            if {i for i, _ in pairs} - {255} == set(range(len(pairs) - (255 in dict(pairs)))):
+                return [f'{i}: {name}' for i, name in pairs]
+    return lines
+
 def _text_rows(
     text:str, # Of the file
 )->list[_Row]: # One a class, in the order of the file
     "The classes of a text file: comments, empty lines and the headings of columns are left out."
-    lines = [re.sub(r'\s#\s.*', '', line).strip() for line in text.splitlines()]
+    lines = [_plain_line(line) for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith('#')]
-    rows = [_parse_line(line) for line in lines]
+    if len(lines) == 1 and not re.search(r'\d', lines[0]): lines = _words(lines[0])
+    rows = [_parse_line(line) for line in _numbered(lines)]
     described = [row.id is not None or row.color is not None for row in rows]
     if len(rows) > 1 and re.search('[,;\t]', lines[0]) and not described[0] and all(described[1:]):
         return rows[1:]
@@ -377,11 +398,13 @@ def class_file(
     masks:Path, # Folder of masks
 )->Path|None: # An existing file
     "The class list that lies among the masks or beside their folder. Two that differ raise `InputError`."
-    places = [folder/name for name in CLASS_FILES for folder in (masks, masks.parent)]
+    folders = [folder for folder in (masks, masks.parent) if folder.is_dir()]
+    beside = [{path.name.lower(): path for path in sorted(folder.iterdir())} for folder in folders]
+    places = [files[name] for name in CLASS_FILES for files in beside if name in files]
     files = [path for path in places if path.is_file()]
     for other in files[1:]:
         first, second = ClassList.read(files[0]), ClassList.read(other)
-        same = first == second if other.name == files[0].name else first.names == second.names
+        same = first == second if other.name.lower() == files[0].name.lower() else first.names == second.names
         if not same:
             raise InputError(f'{files[0]}: expected the classes of {other}, found others; '
                              'name the one that is meant, or remove the other')

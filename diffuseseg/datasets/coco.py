@@ -16,8 +16,8 @@ from ..core import InputError, import_optional, read_json
 from ..data import ClassList
 from .annotations import (Annotations, annotation_file, collecting,
                                              error_context, shorten, value_of)
-from .class_lists import classes_of_names
-from .regions import LabelCollector, as_points, as_size, collected, fill_runs
+from .class_lists import as_label, classes_of_names
+from .regions import FEW_POINTS, LabelCollector, as_points, as_size, collected, fill_runs
 
 # %% ../../nbs/datasets/coco.ipynb #c049
 def unpack_runs(
@@ -91,19 +91,20 @@ def coco_classes(
     used:set[str], # Ids of the categories that have annotations, as texts
 )->tuple[ClassList, dict[int, str]]: # Class list, and names by category id
     "Background, then the categories in order of id. Double ids or names raise `InputError`."
-    names = {}
+    names, spellings = {}, {}
     rows = [row for row in categories if isinstance(row, dict)]
     roots = _roots(rows, used)
     for row in categories:
         i = value_of(row, 'id', int)
-        name = value_of(row, 'name', str).strip()
+        name = as_label(value_of(row, 'name', str))
         if str(i) in roots: continue
-        if not name or i in names or name in names.values():
+        is_twice = spellings.setdefault(name, row['name']) == row['name'] and name in names.values()
+        if not name or i in names or is_twice: # a name that differs in blanks is the same class
             found = f'{i}: {name!r} twice or without a name'
             raise InputError(f'expected categories with an id and a name of their own, found {found}')
         names[i] = name
     ordered = [names[i] for i in sorted(names) if names[i] not in ('background', '_background_')]
-    return classes_of_names(['background', *ordered]), names
+    return classes_of_names(dict.fromkeys(['background', *ordered])), names
 
 # %% ../../nbs/datasets/coco.ipynb #c100
 def _parse(
@@ -119,7 +120,7 @@ def _parse(
     if not segmentation: return collector.leave_out('without "segmentation"', 'a box is not a mask', what)
     polygons = _polygons(segmentation)
     if isinstance(segmentation, list) and len(polygons) < len(segmentation):
-        collector.leave_out('of fewer than three points', 'they have no area', what)
+        collector.leave_out(*FEW_POINTS, what)
     return (labels[category], partial(coco_region, polygons)) if polygons else None
 
 def list_coco(

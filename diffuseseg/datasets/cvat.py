@@ -15,8 +15,9 @@ import numpy as np
 from ..core import InputError, read_text
 from ..data import ClassList, visible_files
 from .annotations import (Annotations, annotation_file, collecting, error_context, shorten)
-from .class_lists import classes_of_names
-from .regions import (LabelCollector, as_points, box_points, collected, fill_ellipse,
+from .class_lists import as_label, classes_of_names
+from .regions import (FEW_POINTS, LabelCollector, as_points, box_points, collected,
+                                         fill_ellipse,
                                          fill_polygon, fill_runs, place)
 
 # %% ../../nbs/datasets/cvat.ipynb #n006
@@ -84,6 +85,8 @@ def _parse(
     collector:LabelCollector, # Counts what is left out
 ):
     "The label of a shape, and what draws its region; None if its kind is not read."
+    if shape.tag == 'polygon' and len(shape.get('points', '').split(';')) < 3:
+        return collector.leave_out(*FEW_POINTS, what)
     if shape.tag in _READ: return shape.get('label', ''), partial(cvat_region, shape)
     why = 'a line or a point has no area' if shape.tag in _NO_AREA else 'this kind is not read'
     collector.leave_out(f'of kind {shape.tag}', why, what)
@@ -104,7 +107,7 @@ def _classes(
 )->ClassList|None: # None where the task has no labels
     "Background and then the labels of the task in its order, without the points of skeletons."
     labels = [label for label in root.iter('label') if label.find('parent') is None]
-    names = [(label.findtext('name') or '').strip() for label in labels]
+    names = [as_label(label.findtext('name') or '') for label in labels]
     names = [name for name in names if name and name != 'background']
     return classes_of_names(dict.fromkeys(['background', *names])) if names else None
 

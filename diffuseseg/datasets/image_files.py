@@ -65,6 +65,8 @@ def _is_mask(name:str, seen:dict[str, bool])->bool:
     before, separator, last = re.fullmatch(r'(.*?)([._ -]?)([^._ -]*)', stem).groups()
     sample = '/'.join([*folders, before])
     is_jpeg = ending in ('.jpg', '.jpeg')
+    if any(re.fullmatch(r'masks?|overlays?|visuali[sz]ations?|segmentation(class|object).*', folder)
+           for folder in folders): return True # here JPEGs are drawings of masks
     in_masks = any(folder in MASK_WORDS or folder.endswith(('_masks', '-masks')) for folder in folders)
     by_word = last in MASK_WORDS and (separator in ('', '.') or sample in seen)
     if not is_jpeg and (in_masks or by_word or seen.get(path)): return True

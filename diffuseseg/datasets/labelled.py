@@ -31,7 +31,8 @@ from .yolo import has_yolo_labels, list_yolo
 # %% ../../nbs/datasets/labelled.ipynb #c074
 FORMATS = dict(folders=list_folders, celebamask=list_celebamask, coco=list_coco, labelme=list_labelme,
                labelstudio=list_labelstudio, voc=list_voc, npy=list_npy, cvat=list_cvat, yolo=list_yolo)
-_OPTIONS = dict(split=('parts', ('celebamask', 'voc', 'yolo')), mask_suffix=('mask files', ('folders', 'voc', 'npy')))
+_OPTIONS = dict(split=('parts', ('celebamask', 'voc', 'yolo')),
+                mask_suffix=('mask files', ('folders', 'voc', 'npy')))
 
 def _json_format(
     path:Path, # A JSON file
@@ -64,7 +65,9 @@ def format_candidates(
     candidates, files = set(), []
     if has_cvat_labels(masks): candidates.add('cvat')
     if has_yolo_labels(masks): candidates.add('yolo')
-    if masks.is_file(): return candidates or {_json_format(masks)} - {None}
+    if masks.is_file():
+        is_json = not candidates and masks.suffix.lower() == '.json'
+        return {_json_format(masks)} - {None} if is_json else candidates
     with collecting([]): files = visible_files(masks)
     inside = masks.name == 'SegmentationClass' and (masks.parent/'ImageSets').is_dir()
     if (masks/'SegmentationClass').is_dir() or inside: candidates.add('voc')
@@ -73,13 +76,23 @@ def format_candidates(
              if path.is_relative_to(folder)]
     if any(re.fullmatch(r'\d+/\d{5}_[a-z_]+\.png', path) for path in paths): candidates.add('celebamask')
     arrays = [path for path in files if path.suffix == '.npy']
-    copies = [path for path in arrays if path.parent.name.startswith('SegmentationClass')] # LabelMe's
+    inner = [path.relative_to(masks).parts for path in arrays]
+    # LabelMe's
+    copies = [parts for parts in inner if parts[:-1] and parts[-2].startswith('SegmentationClass')]
     if len(copies) < len(arrays): candidates.add('npy')
     json_files = [path for path in files if path.suffix == '.json' and path.name != 'classes.json']
     for path in json_files[:20]:
         with collecting([]): candidates |= {_json_format(path)} - {None}
     if not candidates and masks.is_dir() and _has_masks(images, masks, mask_suffix): candidates.add('folders')
     return candidates
+
+def _check_json(
+    masks:Path, # File or folder of annotations
+):
+    "Raise `InputError` for JSON files that cannot be read."
+    files = visible_files(masks) if masks.is_dir() else []
+    for path in files[:20]:
+        if path.suffix.lower() == '.json' and path.name != 'classes.json': _json_format(path)
 
 def recognise(
     images:Path, # As for `find_labelled`
@@ -91,6 +104,7 @@ def recognise(
     candidates = sorted(format_candidates(images, masks, mask_suffix))
     if len(candidates) == 1: return candidates[0]
     if not candidates: check_other_tools(masks)
+    if not candidates: _check_json(masks)
     found = 'marks of ' + ' and '.join(candidates) if candidates else 'none that is known'
     raise InputError(f'{masks}: expected labels of one format, found {found}; '
                      f'name it as format, one of {", ".join(FORMATS)}')
@@ -141,7 +155,8 @@ def find_labelled(
                              f'found {value!r}')
     found = FORMATS[format](images, masks, classes, **options)
     for item in found.images: item.open = partial(_open_8_bits, item.open, value_range)
-    if format in ('coco', 'labelme', 'labelstudio', 'cvat', 'yolo'): found.notes += _without_labels(images, found)
+    if format in ('coco', 'labelme', 'labelstudio', 'cvat', 'yolo'):
+        found.notes += _without_labels(images, found)
     found.notes += capital_notes(found.classes.names)
     return found
 

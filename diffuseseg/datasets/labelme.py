@@ -16,7 +16,8 @@ from ..core import InputError, read_json
 from ..data import ClassList, name_in
 from .annotations import (Annotations, annotation_files, collecting, error_context,
                                              last_part, shorten, value_of)
-from .regions import (LabelCollector, as_points, as_size, box_points, collected, embedded_image,
+from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points,
+                                         collected, embedded_image,
                                          fill_ellipse, fill_polygon, image_region, place)
 
 # %% ../../nbs/datasets/labelme.ipynb #c058
@@ -49,6 +50,9 @@ def _parse(
     "The label of a shape, and what draws its region; None if its kind is not read."
     label = value_of(shape, 'label', str)
     kind = value_of(shape, 'shape_type', str) if shape.get('shape_type') else 'polygon'
+    points = shape.get('points')
+    if kind == 'polygon' and isinstance(points, list) and len(points) < 3:
+        return collector.leave_out(*FEW_POINTS, what)
     if kind in _CORNERS: return label, partial(labelme_region, shape)
     why = f'a {kind} has no area' if kind in _NO_AREA else 'this kind is not read'
     collector.leave_out(f'of kind {shorten(kind)}', why, what)

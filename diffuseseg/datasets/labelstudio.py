@@ -16,9 +16,11 @@ import numpy as np
 
 from ..core import InputError, read_json
 from ..data import ClassList, image_suffixes
-from .annotations import (Annotations, annotation_file, collecting, error_context, last_part,
+from .annotations import (Annotations, annotation_file, collecting, error_context,
+                                             last_part,
                                              shorten, value_of)
-from .regions import (LabelCollector, as_points, as_size, box_points, collected, embedded_image,
+from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points,
+                                         collected, embedded_image,
                                          fill_ellipse, fill_polygon, image_region)
 
 # %% ../../nbs/datasets/labelstudio.ipynb #c065
@@ -157,6 +159,8 @@ def _parse(
         return collector.leave_out(f'of kind {kind}', 'this kind has no area, or is not read', what)
     if 'vertices' in value and value.get('closed') is not True:
         return collector.leave_out('of kind vector that are open', 'a line has no area', what)
+    points = value.get('points', value.get('vertices'))
+    if isinstance(points, list) and len(points) < 3: return collector.leave_out(*FEW_POINTS, what)
     labels = next((value[key] for key in _LABEL_KEYS if key in value), None)
     if not isinstance(labels, list) or len(labels) != 1:
         raise InputError(f'expected one label for each region, found {shorten(labels)}')

@@ -8,7 +8,7 @@ __all__ = ['list_folders', 'release_name', 'list_npy', 'voc_classes', 'list_voc'
 # %% ../../nbs/datasets/mask_folders.ipynb #n003
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core import InputError, read_text
 from ..data import (ClassList, binary_ids, by_name, celebamask_classes, check_ids, list_images,
-                             mask_ids, match_files, name_in, open_image, visible_files)
+                             mask_ids, match_files, name_in, open_image, visible_files, white_is_ignored)
 from .annotations import (Annotations, ErrorList, LabelledImage, collecting, error_context,
                                              last_part)
 from .class_lists import (CLASS_FILES, RELEASE_NAMES, background_id, class_file, class_id,
@@ -28,9 +28,10 @@ def _read_ids(
     size:tuple[int, int]|None, # Not needed, the mask has its own
     classes:ClassList, # What the mask means
     notes:list[str], # Grows by what was read in a special way
+    white_ignored:Callable[[], bool], # Of `white_is_ignored`
 )->np.ndarray: # uint8 `[H, W]`
     "The class ids of a mask file."
-    return mask_ids(open_image(path), classes, path, notes)
+    return mask_ids(open_image(path), classes, path, notes, white_ignored)
 
 def _found_classes(
     masks:Path, # Folder of masks
@@ -49,7 +50,8 @@ def _mask_files(
     **settings, # For `read`
 )->list[LabelledImage]:
     "Labelled images whose masks are files."
-    read = partial(read, **settings)
+    white_ignored = white_is_ignored([mask for _, mask in files.values()])
+    read = partial(read, white_ignored=white_ignored, **settings)
     return [LabelledImage(name, partial(open_image, image), partial(read, mask), mask, drawn=False)
             for name, (image, mask) in files.items()]
 
@@ -70,6 +72,7 @@ def _read_array(
     size:tuple[int, int]|None, # Not needed, the array has its own
     classes:ClassList, # Which ids there are
     notes:list[str], # Grows by what was read in a special way
+    white_ignored:Callable[[], bool], # Of `white_is_ignored`
 )->np.ndarray: # uint8 `[H, W]`
     "An array of class ids. Python objects, another shape, broken numbers and unknown ids raise `InputError`."
     try: array = np.load(path, mmap_mode='r', allow_pickle=False)
@@ -86,7 +89,7 @@ def _read_array(
     if array.dtype.kind == 'f': is_whole = (np.abs(array) < 1e6).all() and (array == np.floor(array)).all()
     if not is_whole: raise InputError(f'{path}: expected whole numbers, found {array.dtype}')
     ids = np.array(array).astype(np.int64)
-    return check_ids(binary_ids(ids, classes, notes), classes, path)
+    return check_ids(binary_ids(ids, classes, notes, white_ignored), classes, path)
 
 def release_name(
     folder:Path, # Of arrays

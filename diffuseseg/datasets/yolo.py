@@ -14,8 +14,8 @@ import numpy as np
 from ..core import InputError, import_optional, read_text, read_yaml
 from ..data import ClassList, list_images, visible_files
 from .annotations import Annotations, collecting, error_context, shorten
-from .class_lists import classes_of_names
-from .regions import LabelCollector, as_points, collected, fill_polygon
+from .class_lists import CLASS_FILES, as_label, class_file, classes_of_names
+from .regions import FEW_POINTS, LabelCollector, as_points, collected, fill_polygon
 
 # %% ../../nbs/datasets/yolo.ipynb #n006
 def _yaml_file(
@@ -25,7 +25,13 @@ def _yaml_file(
     if masks.is_file(): return masks
     folders = [masks, *masks.absolute().parents[:2]]
     places = [folder/name for folder in folders for name in ('data.yaml', 'data.yml', 'dataset.yaml')]
-    return next((path for path in places if path.is_file()), None)
+    for path in places:
+        if path.is_file(): return path
+    with collecting([]): # a file of another name, if it is the only one with names of classes
+        for folder in folders:
+            files = [path for path in sorted(folder.glob('*.y*ml')) if 'names' in read_yaml(path)]
+            if len(files) == 1: return files[0]
+    return None
 
 def yolo_names(
     path:Path, # data.yaml
@@ -33,11 +39,11 @@ def yolo_names(
     "The names of the classes, from a list or a mapping of ids to names. Anything else raises `InputError`."
     names = read_yaml(path).get('names')
     if isinstance(names, dict):
-        ids = sorted(names) if all(type(i) is int for i in names) else []
-        names = [names[i] for i in ids] if ids == list(range(len(names))) else None
+        by_id = {int(i) if str(i).isdecimal() else i: name for i, name in names.items()}
+        names = [by_id[i] for i in range(len(by_id))] if by_id.keys() == set(range(len(names))) else None
     if not names or not isinstance(names, list):
         raise InputError(f'{path}: expected "names", a list or a mapping from 0 on, found {shorten(names)}')
-    return [str(name).strip() for name in names]
+    return [as_label(str(name)) for name in names]
 
 def _split_folder(
     path:Path, # data.yaml
@@ -87,6 +93,7 @@ def _parse(
     if not 0 <= value < len(names) or value % 1:
         raise InputError(f'expected a class id from 0 to {len(names) - 1}, found {shorten(value)}')
     if len(numbers) == 4: return collector.leave_out('that are boxes', 'a box is not a mask', what)
+    if len(numbers) in (0, 2): return collector.leave_out(*FEW_POINTS, what)
     if len(numbers) % 2: raise InputError(f'expected x, y, x, y, ..., found {len(numbers)} numbers')
     points = as_points(list(zip(numbers[::2], numbers[1::2])), 3)
     if points.min() < -.05 or points.max() > 1.05:
@@ -108,7 +115,8 @@ def _label_file(
         parts[len(parts) - 1 - parts[::-1].index('images')] = 'labels'
         places.insert(1, Path(*parts))
     if image.is_relative_to(labels): places.append(image.with_suffix('.txt'))
-    return next((path for path in places if path.is_file()), None)
+    files = [path.with_suffix(ending) for path in places for ending in ('.txt', '.TXT')]
+    return next((path for path in files if path.is_file()), None)
 
 def _is_number(word:str)->bool:
     "Whether a word is a number."
@@ -120,7 +128,8 @@ def _text_files(
     folder:Path, # Searched with all the folders in it
 )->list[Path]: # Sorted
     "The text files that may be labels; those in folders called labels first."
-    files = [path for path in visible_files(folder) if path.suffix.lower() == '.txt']
+    files = [path for path in visible_files(folder)
+             if path.suffix.lower() == '.txt' and path.name.lower() not in CLASS_FILES]
     return sorted(files, key=lambda path: 'labels' not in (path.parent.name, path.parent.parent.name))
 
 def has_yolo_labels(
@@ -155,9 +164,12 @@ def list_yolo(
     "Images with the outlines of YOLO's label files."
     yaml = _yaml_file(masks)
     wanted = f'the folder of {split!r}' if split else 'names, or a class list'
-    if yaml is None and (split or classes is None):
+    ids = classes # without data.yaml
+    if ids is None and yaml is None and class_file(masks): ids = ClassList.read(class_file(masks))
+    if yaml is None and (split or ids is None):
         raise InputError(f'{masks}: expected data.yaml with {wanted}, found none')
-    names = yolo_names(yaml) if yaml else classes.names
+    names = yolo_names(yaml) if yaml else ids.names
+    if yaml is None and 'background' not in names: classes = None # which is added as the first
     with error_context(yaml or masks): own = classes_of_names(dict.fromkeys(['background', *names]))
     labels = masks.parent if masks.is_file() else masks
     folder = _split_folder(yaml, split) if split else images

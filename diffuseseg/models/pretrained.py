@@ -118,7 +118,7 @@ def load_segmenter(
 )->Segmenter:
     "A head together with its model. A model that is not the one it was fitted for raises `InputError`."
     path = find_weights(head, 'head.safetensors')
-    return load_head(path, diffusion or find_model(path, device))
+    return load_head(path, diffusion or find_model(path, device), load_diffusion=load_diffusion)
 
 # %% ../../nbs/models/pretrained.ipynb #c027
 def load(
@@ -128,7 +128,8 @@ def load(
     "Load a model and its head. Unknown names, damaged files and a head for another model raise `InputError`."
     diffusion = load_diffusion(name_or_path, device)
     head = find_weights(name_or_path).with_name('head.safetensors')
-    return diffusion, load_head(head, diffusion) if head.is_file() else None
+    segmenter = load_head(head, diffusion, load_diffusion=load_diffusion) if head.is_file() else None
+    return diffusion, segmenter
 
 # %% ../../nbs/models/pretrained.ipynb #c036
 def model_card(
