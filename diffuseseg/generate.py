@@ -29,10 +29,7 @@ def head_id(
     segmenter:Segmenter, # A head with its model
 )->str: # 16 hexadecimal digits
     "Fingerprint of a segmentation head: a hash of features, classes and weights (in half precision)."
-    spec = segmenter.spec.to_dict()
-    # as version 0.1 called it: its folders are resumed only with the same fingerprint
-    spec['draws'] = spec.pop('num_noise_samples')
-    description = [spec, segmenter.classes.to_dict()]
+    description = [segmenter.spec.to_dict(), segmenter.classes.to_dict()]
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, value in sorted(segmenter.ensemble.state_dict().items()):
         digest.update(f'{name} {tuple(value.shape)}'.encode())
