@@ -872,6 +872,8 @@ def _run(name:str, argv:list[str]):
     "Run a command. What was run is noted beside its results, also if interrupted, but not if refused."
     values = parse_arguments(name, argv)
     from diffuseseg.core import InputError # after the parser, which answers --help without PyTorch
+    from diffuseseg.data import ImageWarning
+    warnings.simplefilter('default', ImageWarning) # notes are shown, whatever else is ignored
     try: COMMANDS[name].run(**values)
     except InputError: raise
     except BaseException:
