@@ -144,7 +144,7 @@ def _hint(name:str, names:Iterable[str])->str:
 # %% ../nbs/10_cli.ipynb #c007
 RENAMED = dict(fit='resize_mode', accumulate='gradient_accumulation_steps', rank='num_components',
                samples='num_generated', draws='num_noise_samples', max_minutes='pause_after',
-               common='subsample_common', speckles='min_component_area') # old name
+               common='subsample_common', speckles='min_component_area', fake='generated') # old name
 
 def _current_name(name:str, options:dict[str, Option])->str:
     "The name of an option today. The use of an old name is noted on the error stream."
@@ -518,7 +518,7 @@ def _evaluate(
 # %% ../nbs/10_cli.ipynb #c027x
 def _evaluate_images(
     real:Path, # Folder of real images, or another source; with --train, of images that were not trained on
-    fake:Path, # Generated images: a folder, or another source, as for train
+    generated:Path, # Generated images: a folder, or another source, as for train
     train:Path|None=None, # The training images, as for train, to search for copies of them
     out:Path|None=None, # Folder for report.md and report.json, and with --train nearest.png
     features:str='auto', # Network: 'inception', 'efficientnet-lite0', or 'auto' for what is on the disk
@@ -534,13 +534,14 @@ def _evaluate_images(
     from diffuseseg.core import output_folder
     from diffuseseg.datasets.sources import first_size, load_source, report_skipped, source_items
     reading = _take(settings, load_source)
-    sources = {name: source for name, source in dict(real=real, fake=fake, train=train).items() if source}
+    sources = {name: source for name, source in dict(real=real, generated=generated, train=train).items()
+               if source}
     peek = {key: reading[key] for key in ('skip_bad', 'value_range')}
     for source in sources.values(): # one that is not there is found before anything heavy is loaded
         next(source_items(source, 3, **peek))
-    size = size or min(first_size(fake, **peek))
+    size = size or min(first_size(generated, **peek))
     extractor = load_extractor(features, weights, device)
-    owner = dict(command='evaluate-images', real=str(real), fake=str(fake))
+    owner = dict(command='evaluate-images', real=str(real), generated=str(generated))
     with output_folder(out, owner, overwrite) if out else nullcontext():
         loaded = {}
         for name, source in sources.items():
@@ -549,7 +550,7 @@ def _evaluate_images(
         names = {name: part.names for name, part in loaded.items()}
         report = image_report(**images, extractor=extractor, names=names, **settings)
         print(report.table())
-        if out: report.write(out, images['fake'])
+        if out: report.write(out, images['generated'])
     report_skipped([row for part in loaded.values() for row in part.skipped], out)
 
 # %% ../nbs/10_cli.ipynb #c029
@@ -645,7 +646,7 @@ PROJECT = dict(
     export=dict(pairs='pairs', out='dataset'),
     gallery=dict(pairs='pairs'),
     distil=dict(pairs='pairs', out='student', head='model'))
-PROJECT['evaluate-images'] = dict(real='test/images', fake='pairs/images')
+PROJECT['evaluate-images'] = dict(real='test/images', generated='pairs/images')
 
 def _init(
     folder:Path, # Folder of the project; it is made if need be

@@ -213,7 +213,7 @@ def _distance_row(
 
 def distance_rows(
     real:torch.Tensor, # Features `[N, D]`, N at least 4
-    fake:torch.Tensor, # Features of generated images `[M, D]`, M at least 2
+    generated:torch.Tensor, # Features of generated images `[M, D]`, M at least 2
     subsets:int=100, # How many subsets for the kernel distance
     subset_size:int=1000, # Images in a subset; at most half of those in the smaller lines are taken
     seed:int=2020, # Of the parts and subsets
@@ -221,13 +221,13 @@ def distance_rows(
     "Generated against real images, and real images against each other at equal numbers."
     if len(real) < 4:
         raise InputError(f'real images: expected 4 or more, to compare two parts of them, found {len(real)}')
-    if len(fake) < 2: raise InputError(f'generated images: expected 2 or more, found {len(fake)}')
-    n = min(len(fake), len(real)//2)
+    if len(generated) < 2: raise InputError(f'generated images: expected 2 or more, found {len(generated)}')
+    n = min(len(generated), len(real)//2)
     order = torch.randperm(len(real), generator=generator(seed, 0))
-    chosen = fake[torch.randperm(len(fake), generator=generator(seed, 1))[:n]]
+    chosen = generated[torch.randperm(len(generated), generator=generator(seed, 1))[:n]]
     part, other_part = real[order[:n]], real[order[n:2*n]]
     settings = dict(subsets=subsets, subset_size=min(subset_size, max(2, n//2)), seed=seed)
-    return dict(all=_distance_row(real, fake, **settings), equal=_distance_row(part, chosen, **settings),
+    return dict(all=_distance_row(real, generated, **settings), equal=_distance_row(part, chosen, **settings),
                 floor=_distance_row(part, other_part, **settings))
 
 # %% ../../nbs/analysis/image_metrics.ipynb #c043
@@ -271,35 +271,35 @@ def nearest_of(
 class Neighbours:
     "How far generated and held-out images are from the nearest training image, by one measure."
     measure: str # What the distances are
-    fake: torch.Tensor # Distances of the generated images, float64 `[N]`
+    generated: torch.Tensor # Distances of the generated images, float64 `[N]`
     held_out: torch.Tensor # Distances of the held-out images, float64 `[M]`
     index: torch.Tensor # The training image nearest to each generated one, int64 `[N]`
 
     @property
     def percentiles(self)->torch.Tensor: # float64 `[N]`, 0 to 100
         "For each generated image the percentage of held-out images that are closer to the training images."
-        return 100*torch.searchsorted(self.held_out.sort().values, self.fake).double()/len(self.held_out)
+        return 100*torch.searchsorted(self.held_out.sort().values, self.generated).double()/len(self.held_out)
 
     @property
     def order(self)->torch.Tensor:
         "Numbers of the generated images, the closest first."
-        return self.fake.argsort(stable=True)
+        return self.generated.argsort(stable=True)
 
 @patch
 def summary(self:Neighbours)->dict:
     "The numbers that tell copying from learning, ready for JSON."
-    n, m = len(self.fake), len(self.held_out)
+    n, m = len(self.generated), len(self.held_out)
     held_out = self.held_out.sort().values
-    below = torch.searchsorted(held_out, self.fake)
-    up_to = torch.searchsorted(held_out, self.fake, right=True) # ties are halved
+    below = torch.searchsorted(held_out, self.generated)
+    up_to = torch.searchsorted(held_out, self.generated, right=True) # ties are halved
     closest = int(self.order[0])
     return dict(
         measure=self.measure, generated=n, held_out=m,
-        median_generated=torch.quantile(self.fake, .5).item(),
+        median_generated=torch.quantile(self.generated, .5).item(),
         median_held_out=torch.quantile(held_out, .5).item(),
-        below_held_out_percentile=int((self.fake < torch.quantile(held_out, .01)).sum()),
-        below_held_out_minimum=int((self.fake < held_out[0]).sum()),
-        closest_generated=closest, closest=float(self.fake[closest]),
+        below_held_out_percentile=int((self.generated < torch.quantile(held_out, .01)).sum()),
+        below_held_out_minimum=int((self.generated < held_out[0]).sum()),
+        closest_generated=closest, closest=float(self.generated[closest]),
         chance_closer=1 - float((below + up_to).double().mean())/(2*m),
         chance_deviation=math.sqrt((n + m + 1)/(12*n*m)))
 
@@ -311,8 +311,8 @@ def _unit(
     return F.normalize(features.double(), dim=1).float()
 
 def _neighbours(
-    images:Mapping[str, torch.Tensor], # 'real' (held out), 'fake' and 'train', uint8 `[N, C, H, W]`
-    features:Mapping[str, torch.Tensor], # Of 'real' and 'fake'
+    images:Mapping[str, torch.Tensor], # 'real' (held out), 'generated' and 'train', uint8 `[N, C, H, W]`
+    features:Mapping[str, torch.Tensor], # Of 'real' and 'generated'
     extractor:Extractor, # What made them
     batch_size:int=8, # Images at a time
     show_progress:bool|None=None, # None: on a terminal
@@ -321,7 +321,7 @@ def _neighbours(
     keys = images['train'].flatten(1)
     train = _unit(image_features(images['train'], extractor, batch_size, 'features of train', show_progress))
     pixels, near = {}, {}
-    for name in ('real', 'fake'):
+    for name in ('real', 'generated'):
         flipped = images[name].flip(3)
         versions = [images[name].flatten(1), flipped.flatten(1)]
         pixels[name] = nearest_of(versions, keys, f'pixels of {name}', show_progress)
@@ -332,10 +332,10 @@ def _neighbours(
     if unseen.sum() < 2:
         expected = 'some that are not among the training images'
         raise InputError(f'real images: expected {expected}, found all of them there')
-    cosine = [near[name][0]**2/2 for name in ('fake', 'real')]
-    rms = [pixels[name][0]/math.sqrt(keys.shape[1]) for name in ('fake', 'real')]
-    return [Neighbours('features: cosine distance', cosine[0], cosine[1][unseen], near['fake'][1]),
-            Neighbours('pixels: RMS difference of 255', rms[0], rms[1][unseen], pixels['fake'][1])]
+    cosine = [near[name][0]**2/2 for name in ('generated', 'real')]
+    rms = [pixels[name][0]/math.sqrt(keys.shape[1]) for name in ('generated', 'real')]
+    return [Neighbours('features: cosine distance', cosine[0], cosine[1][unseen], near['generated'][1]),
+            Neighbours('pixels: RMS difference of 255', rms[0], rms[1][unseen], pixels['generated'][1])]
 
 # %% ../../nbs/analysis/image_metrics.ipynb #c054
 @dataclass(eq=False)
@@ -345,44 +345,44 @@ class ImageReport:
     dimensions: int # How many features an image has
     rows: dict[str, dict] # From `distance_rows`
     nearest: list[Neighbours] # By features and by pixels; empty if no training images were given
-    names: Mapping[str, Sequence[str]] # File names of 'fake' and 'train', or their numbers
+    names: Mapping[str, Sequence[str]] # File names of 'generated' and 'train', or their numbers
 
 def _check_images(
-    images:Mapping[str, torch.Tensor], # 'real' and 'fake', perhaps 'train'
+    images:Mapping[str, torch.Tensor], # 'real' and 'generated', perhaps 'train'
 ):
     "Raise `InputError` unless there are enough images, all of one size."
-    shape = list(images['fake'].shape[1:])
-    least = dict(real=4, fake=2, train=1)
-    for key, value in images.items():
-        name = 'generated' if key == 'fake' else key
+    shape = list(images['generated'].shape[1:])
+    least = dict(real=4, generated=2, train=1)
+    for name, value in images.items():
         if list(value.shape[1:]) != shape:
             expected = f'{shape}, as of the generated images'
             raise InputError(f'{name} images: expected {expected}, found {list(value.shape[1:])}')
-        if len(value) < least[key]:
-            raise InputError(f'{name} images: expected {least[key]} or more, found {len(value)}')
+        if len(value) < least[name]:
+            raise InputError(f'{name} images: expected {least[name]} or more, found {len(value)}')
 
 # %% ../../nbs/analysis/image_metrics.ipynb #c055
 def image_report(
     real:torch.Tensor, # uint8 `[N, C, H, W]`; if `train` is given, images that were not trained on
-    fake:torch.Tensor, # Generated images, uint8 `[M, C, H, W]`
+    generated:torch.Tensor, # Generated images, uint8 `[M, C, H, W]`
     extractor:Extractor, # From `load_extractor`
     train:torch.Tensor|None=None, # Training images, to look for copies of them
     batch_size:int=8, # Images at a time in the network
     subsets:int=100, # How many subsets for the kernel distance
     subset_size:int=1000, # Images in a subset; at most half of those compared are taken
     seed:int=2020, # Of the choice of images and subsets
-    names:Mapping[str, Sequence[str]]|None=None, # File names of 'fake' and 'train' images; None for numbers
+    # File names of 'generated' and 'train' images; None for numbers
+    names:Mapping[str, Sequence[str]]|None=None,
     show_progress:bool|None=None, # None: on a terminal
 )->ImageReport:
     "Distances to real and to the nearest training images. Too few images, other sizes raise `InputError`."
-    images = dict(real=real, fake=fake)
+    images = dict(real=real, generated=generated)
     if train is not None: images['train'] = train
     _check_images(images)
     features = {}
-    for name in ('real', 'fake'):
+    for name in ('real', 'generated'):
         desc = f'features of {name}'
         features[name] = image_features(images[name], extractor, batch_size, desc, show_progress)
-    rows = distance_rows(features['real'], features['fake'], subsets, subset_size, seed)
+    rows = distance_rows(features['real'], features['generated'], subsets, subset_size, seed)
     near = [] if train is None else _neighbours(images, features, extractor, batch_size, show_progress)
     names = names or {name: list(map(str, range(len(value)))) for name, value in images.items()}
     return ImageReport(extractor, features['real'].shape[1], rows, near, names)
@@ -397,10 +397,10 @@ def to_dict(self:ImageReport,
     for measure, near in zip(('features', 'pixels'), self.nearest):
         images = []
         for i in near.order[:closest].tolist():
-            distance, percentile = float(near.fake[i]), float(near.percentiles[i])
+            distance, percentile = float(near.generated[i]), float(near.percentiles[i])
             train = self.names['train'][near.index[i]]
-            name = self.names['fake'][i]
-            images.append(dict(fake=name, distance=distance, percentile=percentile, train=train))
+            name = self.names['generated'][i]
+            images.append(dict(generated=name, distance=distance, percentile=percentile, train=train))
         nearest[measure] = near.summary() | dict(closest_images=images)
     return dict(features=self.extractor.name, dimensions=self.dimensions,
                 metrics=list(self.extractor.metrics), distances=self.rows, nearest=nearest)
@@ -457,10 +457,10 @@ def _plot_distances(
     near:Neighbours, # What to draw
 ):
     "Histograms of the distances to the nearest training image."
-    top = max(near.fake.max(), near.held_out.max()).item()
+    top = max(near.generated.max(), near.held_out.max()).item()
     settings = dict(bins=24, range=(0, top or 1), density=True, histtype='stepfilled', alpha=.5)
     ax.hist(near.held_out.numpy(), color='#8a8a8a', label='held-out real', **settings)
-    ax.hist(near.fake.numpy(), color='C1', label='generated', **settings)
+    ax.hist(near.generated.numpy(), color='C1', label='generated', **settings)
     ax.axvline(torch.quantile(near.held_out, .01).item(), color='k', ls=':', lw=1)
     ax.set_title(f'nearest by {near.measure}', fontsize=9)
     ax.set_yticks([])
@@ -468,7 +468,7 @@ def _plot_distances(
 
 @patch
 def plot_nearest(self:ImageReport,
-    fake:torch.Tensor, # The generated images of the report, uint8 `[N, C, H, W]`
+    generated:torch.Tensor, # The generated images of the report, uint8 `[N, C, H, W]`
     count:int=6, # How many of the closest to show
 )->Figure: # Shown by a notebook; `savefig` writes it
     "Distances of generated and held-out images, and the closest generated ones, without the training images."
@@ -480,9 +480,9 @@ def plot_nearest(self:ImageReport,
         _plot_distances(row[0], near)
         for ax in row[1:]: ax.axis('off')
         for rank, (ax, i) in enumerate(zip(row[2:], near.order.tolist()), 1):
-            ax.imshow(fake[i].expand(3, -1, -1).permute(1, 2, 0), interpolation='nearest')
+            ax.imshow(generated[i].expand(3, -1, -1).permute(1, 2, 0), interpolation='nearest')
             ax.set_title(f'{rank}. closest, no. {i}', fontsize=9)
-            text = f'distance {near.fake[i]:.3g}\n{near.percentiles[i]:.1f} % of held-out\nare closer'
+            text = f'distance {near.generated[i]:.3g}\n{near.percentiles[i]:.1f} % of held-out\nare closer'
             ax.text(.5, -.04, text, ha='center', va='top', fontsize=8, transform=ax.transAxes)
     plt.close(fig)
     return fig
@@ -490,7 +490,7 @@ def plot_nearest(self:ImageReport,
 @patch
 def write(self:ImageReport,
     folder:str|Path, # Target
-    fake:torch.Tensor, # The generated images of the report
+    generated:torch.Tensor, # The generated images of the report
 ):
     "Write report.md and report.json, and nearest.png if there are training images."
     folder = Path(folder)
@@ -498,4 +498,4 @@ def write(self:ImageReport,
     picture = '\n\n![The closest generated images](nearest.png)' if self.nearest else ''
     write_text(folder/'report.md', f'{self.table()}{picture}\n')
     if self.nearest:
-        with atomic_path(folder/'nearest.png') as path: self.plot_nearest(fake).savefig(path)
+        with atomic_path(folder/'nearest.png') as path: self.plot_nearest(generated).savefig(path)
