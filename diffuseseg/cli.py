@@ -293,7 +293,6 @@ def _train(
     net, scheduler = _network(start, dropout, {k: v for k, v in shape.items() if v is not None})
     resize_mode = resize_mode or (start.resize_mode if start else 'crop')
     reading = _take(settings, load_source)
-    with _claimed_file(out/'model.safetensors'): pass # a folder that cannot be written is refused first
     source = load_source(images, net.image_size, net.image_channels, resize_mode=resize_mode, **reading)
     training, held = _hold_out(source.images, held_out, config.seed)
     def preview(diffusion): return sample(diffusion, n=previews, seed=config.seed)
