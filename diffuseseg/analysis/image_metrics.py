@@ -420,6 +420,7 @@ def notes(self:ImageReport)->str:
         sentences.append(f'{frechet} and {kernel} are not comparable with published FID and KID.')
     return ' '.join(sentences)
 
+# %% ../../nbs/analysis/image_metrics.ipynb #c061b
 @patch
 def nearest_table(self:ImageReport)->str:
     "How near generated and held-out images are to training images."
@@ -487,6 +488,7 @@ def plot_nearest(self:ImageReport,
     plt.close(fig)
     return fig
 
+# %% ../../nbs/analysis/image_metrics.ipynb #c068b
 @patch
 def write(self:ImageReport,
     folder:str|Path, # Target

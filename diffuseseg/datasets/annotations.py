@@ -236,6 +236,7 @@ def _num_shared(a:list[str], b:list[str])->int:
     same = [part == other for part, other in zip(a, b)]
     return same.index(False) if False in same else len(same)
 
+# %% ../../nbs/datasets/annotations.ipynb #c022b
 class ImageFinder:
     "Finds the images of a folder by the names that other tools gave them."
     def __init__(self,

@@ -115,6 +115,7 @@ def check_labelled(
     check.faults, check.notes = _unique_lines(faults), _unique_lines(labelled.notes)
     return check
 
+# %% ../../nbs/datasets/check.ipynb #c009b
 def _count_classes(
     labelled, # `Annotations`
     faults:list[str], # Grows by what is wrong

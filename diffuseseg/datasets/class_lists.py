@@ -249,6 +249,7 @@ def _plain_line(line:str)->str:
     if line.startswith('#'): return line
     return re.sub('#([0-9a-fA-F]{6})$', lambda code: ','.join(map(str, bytes.fromhex(code[1]))), line)
 
+# %% ../../nbs/datasets/class_lists.ipynb #b001b
 def _numbered(
     lines:list[str], # Of a text file
 )->list[str]:
@@ -362,6 +363,7 @@ def _class_data(
     except (RecursionError, ValueError, TypeError, AttributeError) as e:
         raise InputError(f'{path}: expected a class list, found what cannot be read ({e})') from None
 
+# %% ../../nbs/datasets/class_lists.ipynb #b006b
 @patch(cls_method=True)
 def read(cls:ClassList,
     path:str|Path, # JSON, YAML, CSV or text

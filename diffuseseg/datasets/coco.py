@@ -123,6 +123,7 @@ def _parse(
         collector.leave_out(*FEW_POINTS, what)
     return (labels[category], partial(coco_region, polygons)) if polygons else None
 
+# %% ../../nbs/datasets/coco.ipynb #c100b
 def list_coco(
     images:Path, # Folder of images
     masks:Path, # The JSON file, or a folder with no other JSON file than this

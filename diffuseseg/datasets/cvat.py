@@ -111,6 +111,7 @@ def _classes(
     names = [name for name in names if name and name != 'background']
     return classes_of_names(dict.fromkeys(['background', *names])) if names else None
 
+# %% ../../nbs/datasets/cvat.ipynb #n011b
 def list_cvat(
     images:Path, # Folder of images
     masks:Path, # annotations.xml, or a folder with no other XML file

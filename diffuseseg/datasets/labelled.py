@@ -56,6 +56,7 @@ def _has_masks(
         return bool(match_files(images, masks, mask_suffix=mask_suffix)[0])
     return False
 
+# %% ../../nbs/datasets/labelled.ipynb #c074b
 def format_candidates(
     images:Path, # As for `find_labelled`
     masks:Path, # As for `find_labelled`
@@ -94,6 +95,7 @@ def _check_json(
     for path in files[:20]:
         if path.suffix.lower() == '.json' and path.name != 'classes.json': _json_format(path)
 
+# %% ../../nbs/datasets/labelled.ipynb #c074c
 def recognise(
     images:Path, # As for `find_labelled`
     masks:Path, # As for `find_labelled`
@@ -128,6 +130,7 @@ def _without_labels(
     examples = ', '.join(path.relative_to(images).as_posix() for path in files[:3])
     return [f'{len(files):,} images in {images} that no annotation names were left out, such as {examples}']
 
+# %% ../../nbs/datasets/labelled.ipynb #c075b
 def find_labelled(
     images:str|Path, # Folder of images
     masks:str|Path|None=None, # Folder of masks, or file or folder of annotations; None: the same folder

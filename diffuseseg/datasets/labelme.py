@@ -79,6 +79,7 @@ def _embedded(
     "The image inside a LabelMe file."
     with error_context(path): return embedded_image(value_of(read_json(path), 'imageData', str))
 
+# %% ../../nbs/datasets/labelme.ipynb #c059b
 def list_labelme(
     images:Path, # Folder of images, often that of the JSON files
     masks:Path, # Folder of JSON files, or one such file

@@ -49,6 +49,7 @@ class _Bits:
         "The next number."
         return int(self.numbers(1, width)[0])
 
+# %% ../../nbs/datasets/labelstudio.ipynb #c065b
 def decode_brush(
     code:list, # Bytes, as numbers from 0 to 255
     n:int, # How many values there have to be

@@ -98,6 +98,7 @@ def release_name(
     parts = [part.replace('_', '-') for part in reversed(folder.absolute().parts)]
     return next((part for part in parts if part in RELEASE_NAMES), None)
 
+# %% ../../nbs/datasets/mask_folders.ipynb #c037b
 def list_npy(
     images:Path, # Folder of images
     masks:Path, # Folder of arrays with the names of the images, usually the same
@@ -142,6 +143,7 @@ def _inner(
     "The folder of that name in another, or the other itself."
     return folder/name if (folder/name).is_dir() else folder
 
+# %% ../../nbs/datasets/mask_folders.ipynb #c040b
 def list_voc(
     images:Path, # The VOC folder, or its JPEGImages
     masks:Path, # The VOC folder, or its SegmentationClass

@@ -137,6 +137,7 @@ def _folder_kind(folder:Path)->str:
     if any(is_image_name(path.name) for path in others): return 'folder'
     return 'datasets' if parquet else 'tar'
 
+# %% ../../nbs/datasets/sources.ipynb #c044b
 def source_items(
     source:str|Path, # As in the table above
     channels:int=3, # What the model takes; only arrays may have other numbers than 1 and 3

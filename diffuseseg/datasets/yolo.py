@@ -132,6 +132,7 @@ def _text_files(
              if path.suffix.lower() == '.txt' and path.name.lower() not in CLASS_FILES]
     return sorted(files, key=lambda path: 'labels' not in (path.parent.name, path.parent.parent.name))
 
+# %% ../../nbs/datasets/yolo.ipynb #n012b
 def has_yolo_labels(
     masks:Path, # File or folder of annotations
 )->bool:
@@ -155,6 +156,7 @@ def _read_labels(
         if line.strip(): regions += collector.region(f'line {k}', _parse, line, where, names, collector)
     return regions
 
+# %% ../../nbs/datasets/yolo.ipynb #n012c
 def list_yolo(
     images:Path, # Folder of images
     masks:Path, # data.yaml, its folder, or the folder of labels

@@ -236,6 +236,7 @@ def _yolo_labels(
             lines.append(f'{value} {corners}\n')
     return ''.join(lines)
 
+# %% ../../nbs/export/export.ipynb #c038b
 def write_yolo(
     out:Path, # Target
     pairs:Iterable[Pair], # One at a time
@@ -340,6 +341,7 @@ def _license_note(
 # %% ../../nbs/export/export.ipynb #c044
 _SIZES = {'n<1K': 1e3, '1K<n<10K': 1e4, '10K<n<100K': 1e5, '100K<n<1M': 1e6, '1M<n<10M': float('inf')}
 
+# %% ../../nbs/export/export.ipynb #c044b
 def _data_card(
     stats:DatasetStats, # Of the pairs that were written
     settings:dict, # From settings.json

@@ -192,6 +192,7 @@ def segment_folder(
         _write_summary(out, rows, segmenter.classes, segmenter.image_size)
     return SegmentedFolder(out, len(rows), skipped)
 
+# %% ../../nbs/export/segment.ipynb #c076b
 def _segment_batch(
     segmenter, # Labels
     batch:list[tuple[str, Image.Image]], # Names and images

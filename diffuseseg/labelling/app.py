@@ -221,6 +221,7 @@ def _answer(server:LabelServer, path:str, body:dict)->tuple[bytes|None, str, dic
     if found is None: return None, 'application/octet-stream', {}
     return found[1], 'application/octet-stream', {'X-Prediction': json.dumps(found[0])}
 
+# %% ../../nbs/labelling/app.ipynb #c042b
 def make_app(
     server:LabelServer, # Answers
     token:str, # Which every request has to bring
@@ -321,6 +322,7 @@ def _listen(port:int)->socket.socket:
         raise InputError(f'port {port}: expected one that is free, found it in use ({e.strerror})') from None
     return listener
 
+# %% ../../nbs/labelling/app.ipynb #c045b
 def label(
     images:str|Path, # Folder of images to label, of any sizes
     # Names with commas between them, a class list or its file; None for the project's own
@@ -357,6 +359,7 @@ def label(
     _open_pages[folder.resolve()] = page
     return page
 
+# %% ../../nbs/labelling/app.ipynb #c045c
 def _check_head_classes(segmenter, project:LabelProject):
     "Raise `InputError` unless a head to correct has the project's classes."
     if segmenter and segmenter.classes.names != project.classes.names:

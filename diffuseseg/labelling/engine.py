@@ -38,6 +38,7 @@ class Prediction:
     @property
     def mean_uncertainty(self)->float: return float(self.uncertainty.float().mean())
 
+# %% ../../nbs/labelling/engine.ipynb #c006b
 class LabelEngine:
     """Features, fits and predictions for a project. `step` does one piece of work; `run` does them until
     told to stop."""
@@ -415,6 +416,7 @@ def step(self:LabelEngine)->bool: # Whether there was something to do
         self.project.unreadable.setdefault(i, str(e))
     return True
 
+# %% ../../nbs/labelling/engine.ipynb #c032b
 @patch
 def run(self:LabelEngine):
     "Work until `stop` is called; meant for a thread."

@@ -115,6 +115,7 @@ def class_counts(
         images += counts > 0
     return pixels.tolist(), images.tolist()
 
+# %% ../../nbs/labelling/results.ipynb #c010b
 def label_report(
     engine:LabelEngine, # With its project
 )->str: # Markdown

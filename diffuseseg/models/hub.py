@@ -161,6 +161,7 @@ def _check_index(folder:Path):
         raise InputError(f'{folder}: expected an unconditional pipeline of a UNet2DModel and a scheduler, '
                          f'such as DDPMPipeline, found {index.get("_class_name")} of {", ".join(parts)}')
 
+# %% ../../nbs/models/hub.ipynb #c020b
 def _diffusers_config(
     path:Path, # A config.json of a `UNet2DModel`
 )->DiffusersConfig:
