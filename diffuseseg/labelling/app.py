@@ -299,7 +299,8 @@ def make_app(
 _open_pages = {} # resolved project folder -> LabelPage of this process
 
 class LabelPage:
-    "A running page. `close` ends it; in a notebook it is shown in a frame."
+    """A running page. `close` ends it. As the last line of a cell it shows itself in a frame; on Colab by
+    way of `google.colab.output.serve_kernel_port_as_iframe`."""
     def __init__(self,
         engine:LabelEngine, # With its project
         model:str|Path|None, # Name or path of the model
@@ -365,7 +366,8 @@ def label(
     device:str='auto', # Where to compute
     height:int=860, # Of the frame in a notebook, in pixels
 )->LabelPage:
-    "Label images in the browser. Bad input and a project in use raise `InputError`."
+    """Label images in the browser: open the `url` of the result, or let a notebook, on Colab too, show it
+    below the cell. Bad input and a project in use raise `InputError`."""
     import_optional('starlette', 'starlette', 'label')
     images = Path(images)
     folder = Path(project) if project else images.resolve().with_name(f'{images.resolve().name}-labels')

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, content_hash, generator, load_tensors, save_tensors
 from ..data import LabelledPairs, image_tensor
-from ..ensemble import (PixelEnsemble, Segmenter, flipped_class_ids, js_divergence,
+from ..ensemble import (PixelEnsemble, Segmenter, flip_masks, flipped_class_ids, js_divergence,
                                  train_members)
 from ..ensemble import fit as fit_segmenter
 from ..evaluate import class_iou
@@ -118,18 +118,22 @@ def image(self:LabelEngine,
     return image_tensor(self.project.picture(i), self.size, self.resize_mode)
 
 @patch
+def _compute_features(self:LabelEngine, image:torch.Tensor)->list[torch.Tensor]: # Maps of one image
+    "The maps of an image of the model's size, in half precision."
+    settings = dict(dtype=torch.float16, encoder=self.encoder, show_progress=False)
+    return [m.contiguous() for m in extract(self.diffusion, image[None], self.spec, 1, **settings)]
+
+@patch
 def _read_features(self:LabelEngine, i:int)->list[torch.Tensor]:
     "The maps of an image, from the disk or computed."
     path = self._cache_path(i)
     if path.exists():
         try:
             tensors, _ = load_tensors(path)
-            return [tensors[str(k)] for k in range(len(tensors))]
+            return [tensors[str(k)].to(self.diffusion.device) for k in range(len(tensors))]
         except (InputError, KeyError): pass # damaged: computed again
-    settings = dict(dtype=torch.float16, encoder=self.encoder, show_progress=False)
-    maps = extract(self.diffusion, self.image(i)[None], self.spec, 1, **settings)
-    parts = [m.cpu().contiguous() for m in maps]
-    try: save_tensors(path, {str(k): m for k, m in enumerate(parts)}, dict(kind='features'))
+    parts = self._compute_features(self.image(i))
+    try: save_tensors(path, {str(k): m.cpu() for k, m in enumerate(parts)}, dict(kind='features'))
     except InputError as e:
         if str(e) not in self.project.notes: self.project.notes.append(str(e))
     return parts
@@ -138,16 +142,18 @@ def _read_features(self:LabelEngine, i:int)->list[torch.Tensor]:
 @patch
 def features(self:LabelEngine,
     i:int, # Number of the image
+    mirrored:bool=False, # Of the mirrored image; these are never on the disk
 )->FeatureMaps: # Of one image, half precision
     """The features of an image: from memory, from the disk, or computed. An image that cannot be read
     raises `InputError`."""
+    key = i, mirrored
     with self._lock: # the server and an export read features too
-        if i not in self._maps:
-            parts = self._read_features(i)
-            self._maps[i] = FeatureMaps([m.to(self.diffusion.device) for m in parts], self.spec.sources)
-            self.means[i] = torch.cat([m.float().mean((0, 2, 3)) for m in parts])
-        self._maps.move_to_end(i)
-        maps = self._maps[i]
+        if key not in self._maps:
+            parts = self._compute_features(self.image(i).flip(-1)) if mirrored else self._read_features(i)
+            self._maps[key] = FeatureMaps(parts, self.spec.sources)
+            if not mirrored: self.means[i] = torch.cat([m.float().mean((0, 2, 3)).cpu() for m in parts])
+        self._maps.move_to_end(key)
+        maps = self._maps[key]
         while len(self._maps) > 1 and len(self._maps)*maps.nbytes > self.memory:
             self._maps.popitem(last=False)
         return maps
@@ -195,7 +201,7 @@ MAX_ROWS = 4096 # labelled pixels of an image to learn from, at most
 def rows(self:LabelEngine,
     i:int, # Number of an image with strokes
 )->tuple[torch.Tensor, torch.Tensor]: # PCA components `[P, R]` of labelled pixels, and class ids `[P]`
-    "What an image's strokes teach."
+    "What an image's strokes teach, as they are and mirrored."
     revision = self.project.revisions[i]
     if i not in self._rows or self._rows[i][0] != revision:
         ignore = self.project.classes.ignore_index
@@ -206,18 +212,25 @@ def rows(self:LabelEngine,
             positions = where.flatten().nonzero()[:, 0]
             order = torch.randperm(len(positions), generator=generator(self.seed, 7, i))
             where.view(-1)[positions[order[:too_many]]] = False
-        self._rows[i] = revision, *self._rows_of(i, where, mask)
+        self._rows[i] = revision, *self._rows_of(i, mask.masked_fill(~where, ignore))
     return self._rows[i][1:]
 
 @patch
-def _rows_of(self:LabelEngine, i:int, where:torch.Tensor, mask:torch.Tensor)->tuple:
-    "Components and class ids of chosen pixels, `where` being bool `[S, S]`."
+def _pixel_rows(self:LabelEngine, i:int, mask:torch.Tensor, mirrored:bool)->tuple:
+    "Components and class ids of the labelled pixels of an image, or of the mirrored one."
+    y, x = (mask != self.project.classes.ignore_index).nonzero().T
     weight, bias = self.projection()
-    y, x = where.nonzero().T
-    labels = mask[y, x].long().to(self.diffusion.device)
-    y, x = y.to(self.diffusion.device), x.to(self.diffusion.device)
-    if not len(y): return torch.empty(0, len(bias), device=bias.device), labels
-    return gather(self.features(i), torch.zeros_like(y), y, x, self.size)@weight + bias, labels
+    labels = mask[y, x].long().to(weight.device)
+    if not len(y): return weight.new_empty(0, len(bias)), labels
+    y, x = y.to(weight.device), x.to(weight.device)
+    return gather(self.features(i, mirrored), torch.zeros_like(y), y, x, self.size)@weight + bias, labels
+
+@patch
+def _rows_of(self:LabelEngine, i:int, mask:torch.Tensor)->tuple:
+    "Components and class ids of an image's labelled pixels, then those of the mirrored image."
+    flipped = flip_masks(mask[None], self.project.classes)[0]
+    both = [self._pixel_rows(i, mask, False), self._pixel_rows(i, flipped, True)]
+    return tuple(torch.cat(part) for part in zip(*both))
 
 @patch
 def _train(self:LabelEngine, tables:list[tuple[torch.Tensor, torch.Tensor]])->PixelEnsemble:
@@ -246,7 +259,7 @@ def fit(self:LabelEngine):
     "Fit the quick head on all strokes. Without any, the given head predicts, or none."
     revision = self.project.revision
     tables = [self.rows(i) for i in self.labelled()]
-    pixels = sum(len(labels) for _, labels in tables)
+    pixels = sum(len(labels) for _, labels in tables)//2 # the other half is mirrored
     if pixels:
         tables += self._prior_rows(pixels)
         ensemble = self._train(tables).fold_projection(*self.projection()).requires_grad_(False)
@@ -285,8 +298,7 @@ def _prior_masks(self:LabelEngine,
 @patch
 def _prior_rows(self:LabelEngine, pixels:int)->list[tuple[torch.Tensor, torch.Tensor]]:
     "`_prior_masks` as rows to learn from."
-    ignore = self.project.classes.ignore_index
-    return [self._rows_of(i, mask != ignore, mask) for i, mask in self._prior_masks(pixels).items()]
+    return [self._rows_of(i, mask) for i, mask in self._prior_masks(pixels).items()]
 
 # %% ../../nbs/labelling/engine.ipynb #c019
 @patch
@@ -299,9 +311,7 @@ def probs(self:LabelEngine,
     head = head or self.shown
     probs = head.ensemble.logits_from_maps(self.features(i), self.size)[:, 0].softmax(-1)
     if head.kind == 'quick': return probs
-    settings = dict(dtype=torch.float16, encoder=self.encoder, show_progress=False)
-    maps = extract(self.diffusion, self.image(i).flip(-1)[None], self.spec, 1, **settings)
-    mirrored = head.ensemble.logits_from_maps(maps, self.size)[:, 0].softmax(-1)
+    mirrored = head.ensemble.logits_from_maps(self.features(i, mirrored=True), self.size)[:, 0].softmax(-1)
     flipped_ids = flipped_class_ids(self.project.classes)[:self.project.classes.num_classes]
     return (probs + mirrored.flip(2)[..., flipped_ids.to(probs.device)])/2
 
@@ -356,8 +366,8 @@ def fit_final(self:LabelEngine)->FittedHead:
         if self.final and self.final.revision == revision: return self.final
         self.final_since = time.monotonic()
         try:
-            settings = self.final_settings
-            segmenter = fit_segmenter(self.diffusion, self._stroke_pairs(), self.spec, self.encoder, **settings)
+            segmenter = fit_segmenter(self.diffusion, self._stroke_pairs(), self.spec, self.encoder,
+                                      **self.final_settings)
         finally: self.final_since = None
         with self._lock:
             self.final = FittedHead(segmenter.ensemble, 'final', revision)
@@ -380,7 +390,7 @@ class CrossValidation:
 
 @patch
 def _fold_confusion(self:LabelEngine, left_out:list[int], others:list[int])->torch.Tensor:
-    "The confusion matrix `[K, K]` on some images' strokes after a fit on the others'."
+    "The confusion matrix `[K, K]` on some images' strokes, also mirrored, after a fit on the others'."
     ensemble = self._train([self.rows(i) for i in others])
     table, labels = (torch.cat(part) for part in zip(*[self.rows(i) for i in left_out]))
     with torch.inference_mode(): preds = ensemble.logits(table).softmax(-1).mean(0).argmax(-1)

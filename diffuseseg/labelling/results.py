@@ -147,12 +147,12 @@ def label_report(
     scores = engine.cross_validation
     is_known = scores and scores.mean is not None
     mean = f'{scores.mean:.3f}' if is_known else 'unknown (it takes two labelled images)'
+    strokes = f'{work["strokes"]} stroke{"s"*(work["strokes"] != 1)} in {work["seconds"]/60:.1f} minutes'
     head_line = f'head.safetensors and predicted masks: {HEAD_TEXTS[head.kind]}.\n\n' if head else ''
     return (f'# Labels of {len(engine.labelled())} of {len(engine.project)} images\n\n'
-            f'{work["strokes"]} strokes in {work["seconds"]/60:.1f} minutes; mean cross-validated IoU '
-            f'{mean}.\n\n{head_line}{_score_table(engine)}\n\n'
-            'IoU of quick heads on strokes of images that were left out of the fit; it speaks of the labelled '
-            'pixels only, and is not to be compared with mIoU over full masks.\n')
+            f'{strokes}; mean cross-validated IoU {mean}.\n\n{head_line}{_score_table(engine)}\n\n'
+            'IoU of quick heads on strokes of images that were left out of the fit; it speaks of the '
+            'labelled pixels only, and is not to be compared with mIoU over full masks.\n')
 
 # %% ../../nbs/labelling/results.ipynb #c010c
 def write_results(
