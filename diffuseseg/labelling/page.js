@@ -534,7 +534,7 @@ function drawState() {
     ? `features of ${state.features.toLocaleString('en')} of ${state.total.toLocaleString('en')} images` : ''
   $('features-bar').hidden = state.features >= state.total
   $('features-bar').value = state.features / Math.max(1, state.total)
-  $('work').textContent = `${state.strokes} strokes in ${(state.seconds / 60).toFixed(1)} minutes on ${state.labelled.length} images`
+  $('work').textContent = `${state.strokes} stroke${state.strokes === 1 ? '' : 's'} in ${(state.seconds / 60).toFixed(1)} minutes on ${state.labelled.length} image${state.labelled.length === 1 ? '' : 's'}`
   $('notes-box').hidden = !state.notes.length
   $('notes-title').textContent = `${state.notes.length} note${state.notes.length === 1 ? '' : 's'}: images left out and other remarks`
   $('notes').replaceChildren(...state.notes.map(text => element('li', text)))
