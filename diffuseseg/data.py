@@ -264,6 +264,7 @@ def values_to_bytes(
     values = values.astype(np.float64)
     finite = values[np.isfinite(values)]
     if not finite.size: raise InputError(f'{source}: expected numbers, found none')
+    if np.isnan(values).any(): warnings.warn('pixels without a number (NaN) were read as black', ImageWarning)
     if value_range is None:
         kind = dtype.kind if dtype.itemsize == 2 or dtype.kind == 'f' else 'i'
         value_range = _full_range(kind, finite.min().item(), finite.max().item(), source)
@@ -653,24 +654,27 @@ def write_mask(
 
 # %% ../nbs/01_data.ipynb #c097
 MASK_SUFFIXES = ('mask', 'masks', 'label', 'labels', 'labelids', 'seg', 'segmentation', 'gt', 'groundtruth',
-                 'annotation', 'annotations')
+                 'annotation', 'annotations', 'gtfine', 'gtcoarse', 'labeltrainids')
 IMAGE_WORDS = ('image', 'images', 'img', 'imgs', 'im', 'photo', 'picture', 'rgb', 'frame', 'input', 'orig',
-               'original', 'leftimg8bit')
+               'original', 'leftimg8bit', 'jpegimages')
 
 def without_words(
-    name:str, # Of a file, without its ending
+    name:str, # Path of a file in its folder, without its ending
     words:Iterable[str], # Such as `MASK_SUFFIXES`, in any case
-)->list[str]: # From the longest to the shortest; its folder where a name is nothing but a word
-    "A name without one or more of the words at its end or start, with their separators."
+)->list[str]: # From the longest to the shortest
+    "What is left of a name without such words at the end or start of its parts, or as a part of their own."
     word = f'(?:{"|".join(words)})'
-    patterns = rf'(.+?)(?:[-_. ]+|(?<=\d)){word}', rf'{word}(?:[-_. ]+|(?=\d))(.+)'
+    patterns = [re.compile(pattern, re.IGNORECASE) for pattern in (
+        rf'(.+?)(?:[-_. ]+|(?<=\d)){word}', rf'{word}(?:[-_. ]+|(?=\d))(.+)', f'{word}()')]
     names = [name]
     for longer in names: # grows on the way
-        folder, slash, stem = longer.rpartition('/')
-        if folder and re.fullmatch(word, stem, re.IGNORECASE): names.append(folder)
-        matches = [re.fullmatch(pattern, stem, re.IGNORECASE) for pattern in patterns]
-        names += [folder + slash + match[1] for match in matches if match]
-    return list(dict.fromkeys(names[1:]))
+        parts = longer.split('/')
+        for k, part in reversed(list(enumerate(parts))):
+            matches = [pattern.fullmatch(part) for pattern in patterns]
+            for rest in [match[1] for match in matches if match]:
+                shorter = '/'.join(part for part in [*parts[:k], rest, *parts[k + 1:]] if part)
+                if shorter and shorter not in names and len(names) < 64: names.append(shorter)
+    return names[1:]
 
 def name_in(
     path:Path, # A file
@@ -724,8 +728,11 @@ def _image_names(
 def _other_names(
     names:Iterable[str], # Of images
 )->dict[str, str]: # Name without such a word -> name
-    "Images by what is left of their names without a word such as img. What several would share is left out."
+    """Images by what is left of their names without words such as img, and by their names in small letters.
+    What several would share is left out."""
     shorter = [(other, name) for name in names for other in without_words(name, IMAGE_WORDS)]
+    shorter += [(other.casefold(), name) for other, name in [*shorter, *((name, name) for name in names)]
+                if other.casefold() != other]
     counts = Counter(other for other, _ in shorter)
     return {other: name for other, name in shorter if counts[other] == 1 and other not in names}
 
@@ -741,7 +748,8 @@ def _split_folder(
     def is_mask(path):
         name = name_in(path, folder)
         if names[name] > 1 and name in jpegs: return path.suffix.lower() not in ('.jpg', '.jpeg')
-        return any(other in images for other in _image_names(name, mask_suffix)[1:])
+        others = _image_names(name, mask_suffix)[1:]
+        return any(other in images or other.casefold() in images for other in others)
     masks = [path for path in files if is_mask(path)]
     return sorted(set(files) - set(masks)), masks
 
@@ -775,7 +783,9 @@ def match_files(
     others = {name: name for name in of_images} | _other_names(of_images)
     matched, mask_faults = {}, []
     for name, path in sorted(of_masks.items(), key=lambda item: item[0] not in of_images): # exact names first
-        fitting = [others[other] for other in _image_names(name, mask_suffix) if other in others]
+        spellings = [spelling for other in _image_names(name, mask_suffix)
+                     for spelling in (other, other.casefold())]
+        fitting = [others[other] for other in spellings if other in others]
         image_name = fitting[0] if fitting else None
         if image_name is None:
             mask_faults.append(f'{path}: expected its image in {images}, found none of that name')

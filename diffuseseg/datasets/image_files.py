@@ -46,10 +46,9 @@ def printable(name:str)->str:
     return ''.join(c if c.isprintable() else '?' for c in name)
 
 # %% ../../nbs/datasets/image_files.ipynb #c071
-MASK_WORDS = frozenset('''annotation annotations celebamask-hq-mask-anno groundtruth gt gtfine label labelids
-labels mask masks overlays seg segmentation segmentationclass segmentationobject segmentations
-segmentationclassvisualization trainids'''.split())
-_DRAWINGS = frozenset('overlay overlays visualization visualisation viz'.split())
+MASK_WORDS = frozenset('''annotation annotations celebamask-hq-mask-anno ground_truth groundtruth gt
+gtfine label labelids labels mask masks overlay overlays seg segmentation segmentationclass segmentationobject
+segmentations segmentationclassvisualization trainids visualization viz'''.split())
 SIDE_FILES = frozenset('''.cfg .csv .db .html .ini .json .jsonl .lock .log .md .py .toml .tsv .txt .xml .yaml
 .yml'''.split())
 
@@ -61,27 +60,24 @@ def _is_hidden(name:str)->bool:
     return any(part.startswith('.') for part in name.split('/') if part not in ('', '.', '..'))
 
 def _remember(name:str, seen:dict[str, bool]):
-    "Add a file to those that may have masks: name without ending, or without a word -> whether it is a JPEG."
+    "Add an image to those that may have masks: path without ending or words -> whether it is a JPEG."
     path, ending = os.path.splitext(name)
-    is_jpeg = ending in ('.jpg', '.jpeg')
-    seen[path] = seen.get(path, False) or is_jpeg
-    for other in without_words(path, IMAGE_WORDS):
-        by_dot = other + '.' == path[:len(other) + 1] # such as 1.image.jpg
-        seen[other] = seen.get(other, False) or is_jpeg and by_dot
+    seen[path] = seen.get(path, False) or ending in ('.jpg', '.jpeg')
+    for other in without_words(path, IMAGE_WORDS): seen.setdefault(other, False)
 
 def _is_mask(name:str, seen:dict[str, bool])->bool:
-    "Whether a file is the mask of another. `seen` has the other names, and grows by this one."
+    "Whether a file is the mask of another. `seen` has the names of others, and grows by this one."
     path, ending = os.path.splitext(name)
     *folders, stem = path.split('/')
     separator, last = re.fullmatch(r'.*?([._ -]?)([^._ -]*)', stem).groups()
-    is_jpeg = ending in ('.jpg', '.jpeg')
     if any(re.fullmatch(r'masks?|overlays?|visuali[sz]ations?|segmentation(class|object).*', folder)
            for folder in folders): return True # here JPEGs are drawings of masks
-    in_masks = any(folder in MASK_WORDS or folder.endswith(('_masks', '-masks')) for folder in folders)
-    by_word = last in MASK_WORDS and separator in ('', '.')
-    words = _DRAWINGS if is_jpeg else _DRAWINGS | MASK_WORDS
-    if any(other in seen for other in without_words(path, words)): return True
-    if not is_jpeg and (in_masks or by_word or seen.get(path)): return True
+    if any(other in seen for other in without_words(path, MASK_WORDS)): return True
+    if ending not in ('.jpg', '.jpeg'): # a mask that is alone, or beside a JPEG of its name
+        in_masks = any(folder in MASK_WORDS or re.fullmatch('(.+[_-])?masks([_-].+)?', folder)
+                       for folder in folders)
+        by_word = last in MASK_WORDS and separator in ('', '.')
+        if in_masks or by_word or seen.get(path): return True
     _remember(name, seen)
     return False
 
@@ -199,7 +195,8 @@ def tar_items(path:Path, passed_over:Counter)->Iterator[Item]:
 def _tar_names(path:Path)->list[str]:
     "The names in a tar file, if it is not compressed, so that its content need not be read for them."
     try:
-        with tarfile.open(path, 'r:', tarinfo=_StrictInfo) as tar: return [name for name, _ in _tar_members(tar)]
+        with tarfile.open(path, 'r:', tarinfo=_StrictInfo) as tar:
+            return [name for name, _ in _tar_members(tar)]
     except Exception: return [] # what is wrong is reported where the images are read
 
 def _tar_members(tar:tarfile.TarFile)->Iterator[tuple[str, tarfile.TarInfo]]:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core import InputError, read_text
-from ..data import (ClassList, MaskSet, binary_ids, by_name, celebamask_classes, check_ids, list_images,
-                             mask_ids, match_files, name_in, open_image, visible_files)
+from ..data import (ClassList, MaskSet, binary_ids, by_name, celebamask_classes, check_ids,
+                             list_images, mask_ids, match_files, name_in, open_image, visible_files)
 from .annotations import (Annotations, ErrorList, LabelledImage, collecting, error_context,
                                              last_part)
 from .class_lists import (CLASS_FILES, RELEASE_NAMES, background_id, class_file, class_id,
