@@ -26,12 +26,15 @@ from .unet import DiffusionModel
 
 # %% ../nbs/09_generate.ipynb #c012
 def head_id(
-    segmenter:Segmenter, # A head with its model
+    segmenter, # A head with its model, or a fine-tuned segmenter
 )->str: # 16 hexadecimal digits
-    "Fingerprint of a segmentation head: a hash of features, classes and weights (in half precision)."
-    description = [segmenter.spec.to_dict(), segmenter.classes.to_dict()]
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for name, value in sorted(segmenter.ensemble.state_dict().items()):
+    "Fingerprint of what labels: a hash of features, classes and weights (in half precision)."
+    is_head = isinstance(segmenter, Segmenter)
+    reads = segmenter.spec.to_dict() if is_head else segmenter.timestep
+    description = json.dumps([reads, segmenter.classes.to_dict()], sort_keys=True)
+    digest = hashlib.sha256(description.encode())
+    weights = segmenter.ensemble if is_head else segmenter
+    for name, value in sorted(weights.state_dict().items()):
         digest.update(f'{name} {tuple(value.shape)}'.encode())
         digest.update(value.detach().to('cpu', torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -39,7 +42,7 @@ def head_id(
 # %% ../nbs/09_generate.ipynb #c013
 def pair_settings(
     diffusion:DiffusionModel, # Generates
-    segmenter:Segmenter, # Labels
+    segmenter, # Labels: a head on the same model, or a fine-tuned segmenter
     seed:int, # Of the samples
     sampler:str, # One of `SAMPLERS`
     steps:int, # Forward passes of the network for an image
@@ -48,7 +51,7 @@ def pair_settings(
     if sampler not in SAMPLERS:
         raise InputError(f'sampler: expected one of {sorted(SAMPLERS)}, found {sampler!r}')
     timestep_grid(diffusion.scheduler, steps) # for its errors
-    if segmenter.diffusion.model_id != diffusion.model_id:
+    if isinstance(segmenter, Segmenter) and segmenter.diffusion.model_id != diffusion.model_id:
         raise InputError('segmenter: the head was fitted on another model; use that model, or fit a head on '
                          f'this one (head for {segmenter.diffusion.model_id}, model {diffusion.model_id})')
     return dict(model=diffusion.model_id, head=head_id(segmenter), sampler=sampler, steps=steps, seed=seed,
@@ -247,7 +250,7 @@ def _finish(
 # %% ../nbs/09_generate.ipynb #c038
 def _make_block(
     diffusion:DiffusionModel, # Generates
-    segmenter:Segmenter, # Labels
+    segmenter, # Labels: a head on the same model, or a fine-tuned segmenter
     block:range, # Numbers of the pairs
     settings:dict, # From `pair_settings`
 )->tuple: # Images uint8 `[N, C, H, W]`, masks uint8 `[N, H, W]`, uncertainty float `[N, H, W]`
@@ -277,7 +280,7 @@ def _write_block(
 # %% ../nbs/09_generate.ipynb #c035
 def generate(
     diffusion:DiffusionModel, # Generates
-    segmenter:Segmenter, # Labels
+    segmenter, # Labels: a head on the same model, or a fine-tuned segmenter
     out:str|Path, # Folder for the pairs; one that was started with the same settings is resumed
     n:int=16, # Number of pairs in the finished folder
     seed:int=0, # Another seed, other pairs
