@@ -13,11 +13,12 @@ import ast
 import difflib
 import inspect
 import os
+import shlex
 import sys
 import warnings
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -144,7 +145,8 @@ def _hint(name:str, names:Iterable[str])->str:
 # %% ../nbs/10_cli.ipynb #c007
 RENAMED = dict(fit='resize_mode', accumulate='gradient_accumulation_steps', rank='num_components',
                samples='num_generated', draws='num_noise_samples', max_minutes='pause_after',
-               common='subsample_common', speckles='min_component_area', fake='generated') # old name
+               encoder='backbone', common='subsample_common', fake='generated',
+               speckles='min_component_area') # old name
 
 def _current_name(name:str, options:dict[str, Option])->str:
     "The name of an option today. The use of an old name is noted on the error stream."
@@ -210,9 +212,14 @@ def _take(settings:dict, function:Callable)->dict:
     names = inspect.signature(function).parameters
     return {name: settings.pop(name) for name in list(settings) if name in names}
 
-def _next(*commands:str):
-    "Print the commands that come next. Words in capitals are to be filled in."
-    print('\n'.join(['Next:', *(f'  diffuseseg {command}' for command in commands)]))
+def _line(name:str, **options)->str:
+    "A command as one types it. Options that are None are left out."
+    given = [f'--{key} {shlex.quote(str(value))}' for key, value in options.items() if value is not None]
+    return ' '.join([name, *given])
+
+def _next(*lines:str):
+    "Print the commands that come next, from `_line`. Words in capitals are to be filled in."
+    print('\n'.join(['Next:', *(f'  diffuseseg {line}' for line in lines)]))
 
 def _read_labelled(
     images:Path, # As for `load_labelled`
@@ -228,34 +235,6 @@ def _read_labelled(
     pairs = load_labelled(images, masks, classes, skipped=skipped, **shape, **_take(settings, load_labelled))
     report_skipped(skipped)
     return pairs
-
-def _lock(file, path:Path):
-    "Lock an open file; `InputError` if another process writes `path`."
-    from diffuseseg.core import InputError
-    try: import fcntl
-    except ImportError: return # Windows
-    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f'{path}: another process is writing this file; wait for it, or '
-                         f'name another') from None
-    except OSError: pass # a file system without locks
-
-@contextmanager
-def _claimed_file(
-    path:Path, # To be written
-)->Iterator[None]:
-    "Hold a file to be written. A folder without permission, or another process, raises `InputError`."
-    from diffuseseg.core import write_error
-    lock_path = path.with_name(f'.{path.name}.lock')
-    try: # before the work, not after it
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(lock_path, 'ab')
-    except OSError as e: raise write_error(e, path) from e
-    with lock:
-        if _is_main_process(): _lock(lock, path) # not for each of several that fit one head
-        try: yield
-        finally:
-            if _is_main_process(): lock_path.unlink(missing_ok=True)
 
 def _is_main_process()->bool:
     "Whether this is the one of several processes that prints and writes."
@@ -279,6 +258,7 @@ def _train(
     **settings, # Of `TrainConfig`, `train` and `load_source`
 ):
     "Train a diffusion model on unlabelled images."
+    from diffuseseg.core import output_file
     from diffuseseg.datasets.sources import load_source, report_skipped
     from diffuseseg.models.encoders import load_encoder
     from diffuseseg.models.pretrained import load_diffusion
@@ -303,7 +283,7 @@ def _train(
         print(f'{len(training):,} images of {net.image_size}x{net.image_size}, '
               f'{len(held) if held is not None else 0} held out; a network with {parameters/1e6:.1f} M '
               f'parameters')
-    with _claimed_file(out/'model.safetensors'):
+    with output_file(out/'model.safetensors'):
         train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
               encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
     if not _is_main_process(): return
@@ -313,8 +293,9 @@ def _train(
           f'images seen; '
           f'curves and previews in {out/"report.html"}')
     report_skipped(source.skipped, out)
-    _next(*([] if progress['finished'] else [f'train --config {out/"config.yaml"}  # resumes']),
-          f'fit --model {out} --images LABELLED --masks MASKS --out {out/"head.safetensors"}')
+    fit = _line('fit', model=out, images='LABELLED', masks='MASKS', out=out/'head.safetensors')
+    resume = _line('train', config=out/'config.yaml') + '  # resumes'
+    _next(*([] if progress['finished'] else [resume]), fit)
 
 # %% ../nbs/10_cli.ipynb #c009x
 def _network(
@@ -366,8 +347,8 @@ def _check(
     labels = settings['masks'] or settings['images']
     if check.faults:
         raise InputError(f'{labels}: expected no errors, found {len(check.faults)}, listed in {page}')
-    if settings['classes']: labels = f'{labels} --classes {settings["classes"]}'
-    _next(f'fit --model faces64 --images {settings["images"]} --masks {labels} --out head.safetensors')
+    _next(_line('fit', model='faces64', images=settings['images'], masks=labels, classes=settings['classes'],
+                out='head.safetensors'))
 
 # %% ../nbs/10_cli.ipynb #c017x
 def _fit(
@@ -387,7 +368,7 @@ def _fit(
     **settings, # Of `load_labelled` and `ensemble.fit`
 ):
     "Fit a segmentation head on a few labelled images."
-    from diffuseseg.core import InputError
+    from diffuseseg.core import InputError, output_file
     from diffuseseg.ensemble import fit
     from diffuseseg.models.encoders import load_encoder
     from diffuseseg.models.guided_diffusion import spec_preset
@@ -403,16 +384,16 @@ def _fit(
     _note_training(diffusion, model)
     if encoder: settings['encoder'] = load_encoder(encoder, device, load_diffusion)
     score = ''
-    with _claimed_file(out):
+    with output_file(out):
         if auto: spec, score = _choose(diffusion, pairs, settings)
         segmenter = fit(diffusion, pairs, spec, store=store or out.parent, **settings)
         if not _is_main_process(): return
         save_segmenter(out, segmenter, model)
     print(f'{out}: fitted on {len(pairs)} images, {pairs.classes.num_classes} classes')
     print(score or _cross_validated(segmenter, pairs, settings, folds))
-    _next(f'segment --head {out} --images FOLDER --out segmented',
-          f'generate --model {model} --head {out} --out my-pairs',
-          f'evaluate --head {out} --images OTHERS --masks THEIR_MASKS')
+    _next(_line('segment', head=out, images='FOLDER', out='segmented'),
+          _line('generate', model=model, head=out, out='my-pairs'),
+          _line('evaluate', head=out, images='OTHERS', masks='THEIR_MASKS'))
 
 # %% ../nbs/10_cli.ipynb #c018x
 FEW_IMAGES = 50_000 # seen in training; the built-in model has seen 291,600
@@ -484,7 +465,7 @@ def _segment(
     from diffuseseg.export.segment import segment_folder
     segmenter = _open_segmenter(head, model, device)
     print(segment_folder(segmenter, images, out, resize_mode=resize_mode, **settings))
-    _next(f'evaluate --head {head} --images OTHERS --masks THEIR_MASKS')
+    _next(_line('evaluate', head=head, model=model, images='OTHERS', masks='THEIR_MASKS'))
 
 # %% ../nbs/10_cli.ipynb #c023x
 def _evaluate(
@@ -501,19 +482,22 @@ def _evaluate(
 ):
     "Evaluate a head on labelled images, and print the report."
     from diffuseseg.core import output_folder
+    from diffuseseg.ensemble import Segmenter
     from diffuseseg.evaluate import evaluate, write_report
     segmenter = _open_segmenter(head, model, device)
     pairs = _read_labelled(images, masks, classes, settings, onto=segmenter.classes,
                            size=segmenter.image_size, channels=segmenter.image_channels,
                            resize_mode=resize_mode or segmenter.resize_mode)
-    def measure():
+    owner = dict(command='evaluate', head=head, images=str(images))
+    with output_folder(out, owner, overwrite) if out else nullcontext():
         report = evaluate(segmenter, pairs, **settings)
         print(report.table())
-        return report
-    if out is None: return measure()
-    with output_folder(out, dict(command='evaluate', head=head, images=str(images)), overwrite):
-        write_report(out, measure(), segmenter, pairs, flip=settings.get('flip', True))
-    print(f'{out/"report.md"}: the report, with the worst images in {out/"worst.png"}')
+        if out: write_report(out, report, segmenter, pairs, flip=settings.get('flip', True))
+    if out: print(f'{out/"report.md"}: the report, with the worst images in {out/"worst.png"}')
+    lines = [_line('segment', head=head, model=model, images='FOLDER', out='segmented')]
+    if isinstance(segmenter, Segmenter):
+        lines.append(_line('generate', head=head, model=model, out='my-pairs'))
+    _next(*lines)
 
 # %% ../nbs/10_cli.ipynb #c027x
 def _evaluate_images(
@@ -556,7 +540,7 @@ def _evaluate_images(
 # %% ../nbs/10_cli.ipynb #c029
 def _generate(
     out:Path, # Folder for the pairs; one that was started with the same settings is resumed
-    model:str='faces64', # Diffusion model: run folder, file, built-in name or name on the hub
+    model:str|None=None, # Diffusion model, as for fit; by default that of --head, or the built-in faces64
     head:str|None=None, # Segmentation head; by default the head.safetensors beside the model
     verify:bool=False, # Generate nothing, only compare the files with the checksums in the manifest
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
@@ -566,12 +550,13 @@ def _generate(
     from diffuseseg.generate import generate, read_manifest, verify as verify_folder
     from diffuseseg.models.pretrained import find_weights, load_diffusion, load_segmenter
     if verify: return print(f'{out}: {verify_folder(out)} pairs, all files as they were written')
-    diffusion = load_diffusion(model, device)
-    _note_training(diffusion, model)
-    segmenter = load_segmenter(head or find_weights(model).parent, diffusion)
-    folder = generate(diffusion, segmenter, out, **settings)
+    if not head: model = model or 'faces64'
+    diffusion = load_diffusion(model, device) if model else None
+    segmenter = load_segmenter(head or find_weights(model).parent, diffusion, device)
+    _note_training(segmenter.diffusion, model or head)
+    folder = generate(segmenter.diffusion, segmenter, out, **settings)
     print(f'{folder}: {len(read_manifest(folder))} pairs, shown in {folder/"contact_sheet.png"}')
-    _next(f'gallery --pairs {folder}', f'export --pairs {folder} --out dataset --format coco')
+    _next(_line('gallery', pairs=folder), _line('export', pairs=folder, out='dataset', format='coco'))
 
 # %% ../nbs/10_cli.ipynb #c031
 def _export(
@@ -584,6 +569,9 @@ def _export(
     result = export_pairs(pairs, out, **settings)
     left_out = ''.join(f', {n} left out {why}' for why, n in result.items() if why != 'kept')
     print(f'{out}: {result["kept"]} pairs{left_out}; {out/"README.md"} describes the data set')
+    lines = [_line('distil', pairs=pairs, labels='hard', out='student')]
+    if settings['format'] == 'folder': lines.append(_line('gallery', pairs=out))
+    _next(*lines)
 
 def _gallery(
     pairs:Path, # Folder of generate, or of export with the format folder
@@ -593,6 +581,8 @@ def _gallery(
     from diffuseseg.export.gallery import write_gallery
     page = write_gallery(pairs, **settings)
     print(f'{page}: open it in a browser')
+    if (pairs/'settings.json').is_file(): _next(_line('export', pairs=pairs, out='dataset', format='coco'))
+    else: _next(_line('check', images=pairs/'images', masks=pairs/'masks', classes=pairs/'classes.json'))
 
 # %% ../nbs/10_cli.ipynb #c033
 def _distil(
@@ -606,6 +596,7 @@ def _distil(
     masks:Path|None=None, # Folder of their masks with the same names, or file or folder of annotations
     classes:Path|None=None, # Their class list, its file or well-known name; by default that of the labels
     resize_mode:str|None=None, # For labelled images that are not square: 'crop', 'resize' or 'pad'
+    overwrite:bool=False, # Replace a student of other settings
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `load_labelled` and `StudentConfig`
 ):
@@ -629,10 +620,11 @@ def _distil(
     teacher = None
     if labels == 'soft':
         teacher = load_segmenter(head, load_diffusion(model, device) if model else None, device)
-    distil(pairs, out, teacher, labelled=labelled, uncertain=uncertain, config=config, device=device)
+    distil(pairs, out, teacher, labelled=labelled, uncertain=uncertain, config=config, device=device,
+           overwrite=overwrite)
     print(f'{out}: student.safetensors, for this package, and student.onnx, for any other program')
-    _next(f'segment --head {out} --images FOLDER --out segmented-by-student',
-          f'evaluate --head {out} --images OTHERS --masks THEIR_MASKS')
+    _next(_line('segment', head=out, images='FOLDER', out='segmented-by-student'),
+          _line('evaluate', head=out, images='OTHERS', masks='THEIR_MASKS'))
 
 # %% ../nbs/10_cli.ipynb #c035
 PROJECT = dict(
@@ -661,7 +653,7 @@ def _init(
             '# Paths start where the command is started. What stands on the command line wins.\n\n')
     write_text(path, head + '\n'.join(sections))
     print(f'{path}: the settings of all commands, to be changed as needed')
-    _next(f'train --config {path}')
+    _next(_line('train', config=path))
 
 def _label(
     **settings, # Of `label_command`
@@ -677,14 +669,17 @@ def _pull(
     from diffuseseg.models.hub import pull
     folder = pull(**settings)
     print(f'{folder}: {settings["repo"]}')
-    _next(f'fit --model {folder} --images LABELLED --masks MASKS --out head.safetensors')
+    _next(_line('fit', model=folder, images='LABELLED', masks='MASKS', out='head.safetensors'))
 
 def _push(
     **settings, # Of `push`
 ):
     "Upload a model and its head to the Hugging Face hub, with a card."
     from diffuseseg.models.hub import push
-    print(f'{push(**settings)}: {settings["folder"]}')
+    folder, repo = settings['folder'], settings['repo']
+    print(f'{push(**settings)}: {folder}')
+    if (folder/'head.safetensors').is_file(): _next(_line('generate', model=repo, out='pairs'))
+    else: _next(_line('fit', model=repo, images='LABELLED', masks='MASKS', out='head.safetensors'))
 
 # %% ../nbs/10_cli.ipynb #c039
 @dataclass

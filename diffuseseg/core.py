@@ -6,7 +6,8 @@
 __all__ = ['CLAIM_FILE', 'LOCK_FILE', 'InputError', 'import_optional', 'generator', 'pick_device', 'process_rank',
            'pick_precision', 'atomic_path', 'write_error', 'write_text', 'write_json', 'read_text', 'read_json',
            'read_yaml', 'read_jsonl', 'append_jsonl', 'save_tensors', 'load_tensors', 'content_hash',
-           'check_same_settings', 'output_folder', 'to_float', 'to_uint8', 'image_grid', 'show_images', 'progress']
+           'check_same_settings', 'output_folder', 'output_file', 'remove_files', 'to_float', 'to_uint8', 'image_grid',
+           'show_images', 'progress']
 
 # %% ../nbs/00_core.ipynb #c003
 import errno
@@ -324,16 +325,36 @@ def output_folder(
         lock = open(path/LOCK_FILE, 'ab')
     except OSError as e: raise write_error(e, path) from e
     with lock:
-        if fcntl and not shared: _lock(lock, path)
+        if not shared: _lock(lock, path)
         write_json(path/CLAIM_FILE, owner)
         yield path
 
+@contextmanager
+def output_file(
+    path:str|Path, # File to be written
+):
+    "Hold a file while it is made. A folder without permission, or another process, raises `InputError`."
+    path = Path(path)
+    lock_path = path.with_name(f'.{path.name}.lock')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(lock_path, 'ab')
+    except OSError as e: raise write_error(e, path) from e
+    with lock:
+        first = process_rank()[0] == 0 # of several that make one file together
+        if first: _lock(lock, path)
+        try: yield path
+        finally:
+            if first: lock_path.unlink(missing_ok=True)
+
 def _lock(file, path:Path):
     "Lock an open file until it is closed; `InputError` if another process holds it."
+    if not fcntl: return
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f'{path}: another process is writing to this folder; wait for it, or '
-                         f'name another') from None
+        kind = 'folder' if path.is_dir() else 'file'
+        raise InputError(f'{path}: another process is writing to this {kind}; wait for it, or '
+                         'name another') from None
     except OSError: pass # a file system without locks
 
 def _check_claim(
@@ -354,6 +375,23 @@ def _check_claim(
     if read_json(path/CLAIM_FILE) != json.loads(json.dumps(owner)):
         raise InputError(f'{path}: expected a folder written by the same command with the same model, found '
                          f'another\'s; {cure}')
+
+def remove_files(
+    folder:str|Path, # Where they are
+    files:dict[str, str|None], # Their paths in it, and the `content_hash` where a changed one is to be kept
+):
+    "Remove files, in this order, and folders left empty. A changed one raises `InputError` before that."
+    root = Path(folder).resolve()
+    for name, written in files.items():
+        path = root/name
+        if not path.is_file(): continue
+        if not path.resolve().is_relative_to(root) or (written and content_hash(path) != written):
+            raise InputError(f'{path}: expected the file as it was written, found one that was changed '
+                             'since; name another folder')
+    for name in files: (root/name).unlink(missing_ok=True)
+    parents = {parent for name in files for parent in Path(name).parents[:-1]}
+    for parent in sorted(parents, reverse=True):
+        with suppress(OSError): (root/parent).rmdir() # what else is in it stays
 
 # %% ../nbs/00_core.ipynb #c042
 def to_float(

@@ -14,7 +14,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from ..core import (InputError, atomic_path, check_same_settings, generator, import_optional,
                              load_tensors, output_folder, pick_device, pick_precision, progress, read_json,
-                             save_tensors, to_float, write_json)
+                             remove_files, save_tensors, to_float, write_json)
 from ..data import ClassList, LabelledPairs, open_image, read_image, read_mask, write_image
 from ..ensemble import Segmentation, Segmenter, check_labels, entropy, flipped_class_ids
 from ..evaluate import check_classes
@@ -40,7 +40,7 @@ from ..unet import load_state
 @dataclass(frozen=True)
 class StudentConfig:
     "Shape and training of a student."
-    encoder: str = 'tu-regnety_002' # Encoder of segmentation-models-pytorch; its weights start at random
+    backbone: str = 'tu-regnety_002' # Encoder of segmentation-models-pytorch; its weights start at random
     widths: tuple[int, ...] = (128, 64, 32, 16) # Channels of the decoder, one for each halving of the size
     steps: int = 2000 # Optimiser steps
     batch_size: int = 32 # Images in a step
@@ -67,8 +67,8 @@ def check(self:StudentConfig)->StudentConfig:
         raise InputError(f"precision: expected 'auto', 'no' or 'bf16', found {self.precision!r}")
     if not 0 <= self.real_share <= 1:
         raise InputError(f'real_share: expected a number from 0 to 1, found {self.real_share}')
-    if not isinstance(self.encoder, str) or ':' in self.encoder: # the library would fetch code or weights
-        raise InputError(f'encoder: expected a plain name, found {self.encoder!r}')
+    if not isinstance(self.backbone, str) or ':' in self.backbone: # the library would fetch code or weights
+        raise InputError(f'backbone: expected a plain name, found {self.backbone!r}')
     import_optional('segmentation_models_pytorch', 'segmentation-models-pytorch', 'distil')
     return self
 
@@ -86,7 +86,7 @@ def _seeded(
 class Student(nn.Module):
     """A compact feed-forward segmenter: uint8 `[N, C, H, W]` to class probabilities `[N, K, H, W]`.
 
-    An unknown encoder, and an image size that cannot be halved as often as needed, raise `InputError`."""
+    An unknown backbone, and an image size that cannot be halved as often as needed, raise `InputError`."""
     def __init__(self,
         classes:ClassList, # Of its masks
         image_size:int, # Height and width of the images that it learns from
@@ -110,15 +110,15 @@ class Student(nn.Module):
     def forward(self, images): return self.net(to_float(images)).softmax(1)
 
 def _make_network(config:StudentConfig, in_channels:int, num_classes:int)->nn.Module:
-    "A U-Net with random weights. An unknown encoder raises `InputError`."
+    "A U-Net with random weights. An unknown backbone raises `InputError`."
     import segmentation_models_pytorch as smp
     try:
         with _seeded(config.seed):
-            return smp.Unet(config.encoder, encoder_depth=len(config.widths), encoder_weights=None,
+            return smp.Unet(config.backbone, encoder_depth=len(config.widths), encoder_weights=None,
                             decoder_channels=config.widths, in_channels=in_channels, classes=num_classes)
     except (KeyError, RuntimeError, ValueError) as e:
-        raise InputError('encoder: expected a name that segmentation-models-pytorch '
-                         f'{smp.__version__} knows, found {config.encoder!r} ({e})') from None
+        raise InputError('backbone: expected a name that segmentation-models-pytorch '
+                         f'{smp.__version__} knows, found {config.backbone!r} ({e})') from None
 
 # %% ../../nbs/export/distil.ipynb #c013
 @patch
@@ -413,9 +413,11 @@ def load_student(
         raise InputError(f'{path}: expected a student, found a {config.get("kind")}')
     try:
         resize_mode = config.get('resize_mode', config.get('fit', 'crop')) # older files say fit
+        shape = config['student']
+        if 'encoder' in shape: shape['backbone'] = shape.pop('encoder')
         classes = ClassList.from_dict(config['classes'])
         student = Student(classes, config['image_size'], config['image_channels'],
-                          config=StudentConfig(**config['student']), resize_mode=resize_mode)
+                          config=StudentConfig(**shape), resize_mode=resize_mode)
     except Exception as e: # of many kinds; the file is at fault
         raise InputError(f'{path}: expected a student of this version, found other settings ({e})') from None
     load_state(student.net, tensors, path)
@@ -481,13 +483,23 @@ def _examples_id(
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/export/distil.ipynb #c071
+_RUN_FILES = ('student.safetensors', 'student.onnx', 'state.safetensors', 'distil.json')
+
 def _check_run(
     out:Path, # Run folder
     settings:dict, # All that the student depends on
-)->bool: # Whether the run was started before
+    overwrite:bool=False, # Whether another run may be replaced
+)->bool: # Whether this run was started before
     "Compare with the distil.json that is there: another run's raises `InputError`."
     path = out/'distil.json'
+    taken = [name for name in _RUN_FILES if (out/name).exists()]
+    if overwrite and taken and not path.exists():
+        raise InputError(f'{out}: expected a folder that distil started, found {taken[0]} without a '
+                         'distil.json; name another folder')
     if not path.exists(): return False
+    if overwrite:
+        with suppress(InputError): return _check_run(out, settings)
+        return False
     before = read_json(path)
     if not isinstance(before, dict):
         raise InputError(f'{path}: expected settings by name, found {type(before).__name__}')
@@ -495,6 +507,7 @@ def _check_run(
     now = _flat(json.loads(json.dumps(settings)))
     old_mode = before.pop('pairs.fit', 'crop') # of older files
     before.setdefault('pairs.resize_mode', old_mode)
+    if 'student.encoder' in before: before['student.backbone'] = before.pop('student.encoder')
     gone = dict.fromkeys(before.keys() - now.keys())
     check_same_settings(path, before, now | gone, free=('student.workers', 'student.save_minutes'))
     return True
@@ -518,6 +531,7 @@ def distil(
     uncertain:float=0., # Share of the pairs to leave out, those of highest uncertainty
     config:StudentConfig|None=None, # Shape and training; None for the defaults
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
+    overwrite:bool=False, # Replace a student of other settings
     show_progress:bool|None=None, # None: on a terminal
 )->Student:
     """Train a student on generated pairs, and perhaps labelled images.
@@ -544,7 +558,9 @@ def distil(
         run['labelled'] = dict(number=len(labelled), sha256=content)
     student = Student(classes, settings['image_size'], settings['image_channels'], config=config,
                       resize_mode=settings['resize_mode'])
-    with output_folder(out, dict(command='distil'), overwrite=_check_run(out, run)):
+    started = _check_run(out, run, overwrite)
+    with output_folder(out, dict(command='distil'), overwrite=started or overwrite):
+        if overwrite and not started: remove_files(out, dict.fromkeys(_RUN_FILES))
         write_json(out/'distil.json', run)
         soft = soft_labels(teacher, pairs, rows, show_progress=show_progress) if teacher else None
         examples = GeneratedExamples(pairs, rows, soft)

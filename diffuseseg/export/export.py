@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 import diffuseseg
-from ..core import (InputError, atomic_path, content_hash, import_optional, output_folder, progress,
-                             read_json, read_text, write_error, write_text)
+from ..core import (CLAIM_FILE, InputError, atomic_path, content_hash, import_optional,
+                             output_folder, progress, read_json, read_text, remove_files, write_error,
+                             write_json, write_text)
 from ..data import ClassList, list_images, mask_image, open_image, read_mask, write_image
 from ..evaluate import markdown_table
 from .filters import (drop_duplicates, drop_uncertain, remove_small_components,
@@ -433,6 +434,7 @@ def _check_export(
     duplicates:float, # Distance, 0 for none
     train:str|Path|None, # Folder of images
     min_component_area:int=0, # Pixels
+    overwrite:bool=False, # Whether a data set that is there may be replaced
 ):
     "Raise `InputError` for settings out of range and folders that do not fit."
     if format not in EXPORT_FORMATS:
@@ -449,12 +451,31 @@ def _check_export(
         raise InputError(f'train: expected a distance in duplicates beside it, found {duplicates}')
     if not (pairs/'settings.json').exists():
         raise InputError(f'{pairs}: expected a folder of generate, found no settings.json in it')
-    if out.exists() and (not out.is_dir() or any(path.name != '.part' for path in out.iterdir())):
-        raise InputError(f'{out}: expected a new or empty folder, found one that is in use')
+    used = out.exists() and (not out.is_dir() or any(path.name != '.part' for path in out.iterdir()))
+    before = _exported_files(out)
+    if used and not (overwrite and before):
+        cure = '; replace the data set that is there with --overwrite' if before else ''
+        raise InputError(f'{out}: expected a new or empty folder, found one that is in use{cure}')
+
+def _exported_files(out:Path)->dict[str, str]: # Path in the folder and `content_hash`
+    "What `export_pairs` wrote into a folder."
+    claim = out/CLAIM_FILE
+    return read_json(claim).get('files', {}) if claim.is_file() else {}
 
 # %% ../../nbs/export/export.ipynb #c066
+def _replace(out:Path, data:Path, files:Iterable[str]):
+    "Move files into a folder in place of those that an export wrote there. Any other file stays."
+    before = _exported_files(out)
+    for name in files:
+        if name not in before and (out/name).exists():
+            raise InputError(f'{out/name}: expected only files that export wrote in the way, found another')
+    remove_files(out, before)
+    for name in (CLAIM_FILE, *files):
+        (out/name).parent.mkdir(parents=True, exist_ok=True)
+        (data/name).rename(out/name)
+
 def _atomic_folder(
-    out:Path, # A folder that does not exist yet, or an empty one
+    out:Path, # A folder that does not exist yet, is empty, or holds a data set to be replaced
     owner:dict, # For `output_folder`
     fill:Callable, # Called with a folder, which it fills
 ): # What `fill` returns
@@ -465,9 +486,11 @@ def _atomic_folder(
             data = part/'data' # beside the claim; what an interrupted export left there goes first
             shutil.rmtree(data, ignore_errors=True)
             result = fill(data)
-            if not out.exists(): data.rename(out)
-            else:
-                for path in data.iterdir(): path.rename(out/path.name)
+            files = {path.relative_to(data).as_posix(): content_hash(path)
+                     for path in data.rglob('*') if path.is_file()}
+            write_json(data/CLAIM_FILE, owner | dict(files=files))
+            if out.exists(): _replace(out, data, files)
+            else: data.rename(out)
         except (InputError, OSError) as e:
             cause = e if isinstance(e, OSError) else e.__cause__
             if not isinstance(cause, OSError): raise # about a pair
@@ -516,6 +539,7 @@ def export_pairs(
     train:str|Path|None=None, # Folder of training images: leave out images as close as that to one of them
     min_component_area:int=0, # Connected components of fewer pixels take the class of their surroundings
     licence:str|None=None, # For the card; None: as the model states it
+    overwrite:bool=False, # Replace a data set that export wrote there, unless a file was changed since
     show_progress:bool|None=None, # None: on a terminal
 )->dict[str, int]: # What was left out and how many pairs; `kept` for the rest
     """Make a data set of generated pairs; the pairs stay as they are.
@@ -523,7 +547,7 @@ def export_pairs(
     Settings out of range, a folder that is in use and a full disk raise `InputError`."""
     pairs = Path(pairs)
     shares = dict(uncertain=uncertain, subsample_common=subsample_common)
-    _check_export(pairs, Path(out), format, shares, duplicates, train, min_component_area)
+    _check_export(pairs, Path(out), format, shares, duplicates, train, min_component_area, overwrite)
     classes = ClassList.read(pairs/'classes.json')
     settings = read_settings(pairs)
     def fill(folder):
