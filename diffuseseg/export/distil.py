@@ -25,9 +25,9 @@ from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from ..core import (InputError, atomic_path, check_same_settings, generator, import_optional,
-                             load_tensors, output_folder, pick_device, pick_precision, progress, read_json,
-                             remove_files, save_tensors, to_float, write_json)
+from ..core import (InputError, atomic_path, check_images, check_same_settings, generator,
+                             import_optional, load_tensors, output_folder, pick_device, pick_precision,
+                             progress, read_json, remove_files, save_tensors, to_float, write_json)
 from ..data import ClassList, LabelledPairs, open_image, read_image, read_mask, write_image
 from ..ensemble import Segmentation, Segmenter, check_labels, entropy, flipped_class_ids
 from ..evaluate import check_classes
@@ -130,9 +130,7 @@ def segment(self:Student,
     flip:bool=True, # Average with the mirrored images' prediction (TTA): slightly better, twice the time
 )->Segmentation: # Its uncertainty is the entropy of the probabilities, in bits
     "Masks of images. Images of other channels raise `InputError`."
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.image_channels:
-        raise InputError(f'images: expected uint8 [N, {self.image_channels}, H, W], '
-                         f'found {str(images.dtype).removeprefix("torch.")} {list(images.shape)}')
+    check_images(images, (self.image_channels,))
     self.eval()
     device = next(self.parameters()).device
     flipped_ids = flipped_class_ids(self.classes)[:self.classes.num_classes]
@@ -508,7 +506,7 @@ def _check_run(
     old_mode = before.pop('pairs.fit', 'crop') # of older files
     before.setdefault('pairs.resize_mode', old_mode)
     if 'student.encoder' in before: before['student.backbone'] = before.pop('student.encoder')
-    gone = dict.fromkeys(before.keys() - now.keys())
+    gone = {name: None for name in before if name not in now}
     check_same_settings(path, before, now | gone, free=('student.workers', 'student.save_minutes'))
     return True
 

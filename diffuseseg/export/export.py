@@ -14,6 +14,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,21 +66,14 @@ def _mask_png(
     return file.getvalue()
 
 # %% ../../nbs/export/export.ipynb #c023
-def _new_row(
-    pair:Pair, # As it is written
-    mask:bytes, # The PNG file of its mask
-    classes:ClassList, # What the ids in the mask mean
-)->dict: # Its line of the manifest
+def _new_row(pair:Pair, mask:bytes, classes:ClassList)->dict:
     "The line of a pair, true of the files that are written now."
     counts = np.bincount(pair.mask.ravel(), minlength=classes.num_classes).tolist()
     return pair.row | dict(image=f'images/{pair.name}.png', mask=f'masks/{pair.name}.png',
                            pixels={name: count for name, count in zip(classes.names, counts) if count},
                            image_sha256=content_hash(pair.image), mask_sha256=content_hash(mask))
 
-def _write_bytes(
-    path:Path, # Target file
-    data:bytes, # Its content
-):
+def _write_bytes(path:Path, data:bytes):
     "Write a file. A full disk raises `InputError`."
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,18 +140,10 @@ def write_coco(
         file.write('],\n"images": [' + ',\n'.join(map(json.dumps, images)) + ']}\n')
 
 # %% ../../nbs/export/export.ipynb #c030
-def _shards(
-    pairs:Iterable[Pair], # One at a time
-    size:int, # Pairs in a shard
-)->Iterator[list[Pair]]:
+def _shards(pairs:Iterable[Pair], size:int)->Iterator[list[Pair]]:
     "The stream in shards, of which one is in memory at a time."
-    shard = []
-    for pair in pairs:
-        shard.append(pair)
-        if len(shard) == size:
-            yield shard
-            shard = []
-    if shard: yield shard
+    pairs = iter(pairs)
+    while shard := list(islice(pairs, size)): yield shard
 
 def write_webdataset(
     out:Path, # Target
@@ -224,10 +210,7 @@ def _outlines(
         repeats = max(0, 3 - len(line)) # a polygon has three corners
         yield np.concatenate([line, line[-1:].repeat(repeats, 0)])
 
-def _yolo_labels(
-    pair:Pair, # An image with its mask
-    classes:ClassList, # What the ids mean
-)->str: # One line for each connected part
+def _yolo_labels(pair:Pair, classes:ClassList)->str:
     "The label file of an image."
     height, width = pair.mask.shape
     lines = []
@@ -326,9 +309,7 @@ class DatasetStats:
         return markdown_table(['class', 'id', 'images', 'pixels'], rows)
 
 # %% ../../nbs/export/export.ipynb #c061
-def _license_note(
-    settings:dict, # From settings.json
-)->str: # For the card of a data set
+def _license_note(settings:dict)->str:
     "The terms that the model states, or what the card of a built-in model says about its use and data."
     if settings.get('license'): return f'Stated by the model that generated the images: {settings["license"]}'
     for figures in (Path(diffuseseg.__file__).parent/'weights').glob('*/figures.json'):
@@ -518,15 +499,7 @@ def _stream_pairs(
                 pair.mask = remove_small_components(pair.mask, min_component_area, classes.ignore_index)
             yield pair
 
-def _write_sheet(
-    out:Path, # Folder of the data set
-    pairs:list[Pair], # To show
-    classes:ClassList, # Of the masks
-):
-    "Draw contact_sheet.png: images above their masks."
-    with TemporaryDirectory(dir=out) as temporary:
-        write_folder(Path(temporary), pairs, classes)
-        write_image(out/'contact_sheet.png', contact_sheet(temporary))
+
 
 # %% ../../nbs/export/export.ipynb #c051
 def export_pairs(
@@ -562,6 +535,8 @@ def export_pairs(
         terms = licence or _license_note(settings)
         card = _data_card(stats, settings, dropped, format, terms, min_component_area)
         write_text(folder/'README.md', card)
-        _write_sheet(folder, stats.first, classes)
+        with TemporaryDirectory(dir=folder) as temporary:
+            write_folder(Path(temporary), stats.first, classes)
+            write_image(folder/'contact_sheet.png', contact_sheet(temporary))
         return dropped | dict(kept=len(rows))
     return _atomic_folder(Path(out), dict(command='export'), fill)

@@ -56,9 +56,7 @@ def map_scheduler(
 # %% ../../nbs/models/diffusers.ipynb #c013
 class _Enough(Exception): "All maps that were asked for have been computed."
 
-def _decoder_parts(
-    unet:nn.Module, # A `UNet2DModel`
-)->dict[str, nn.Module]: # Name -> the part whose output is the map
+def _decoder_parts(unet:nn.Module)->dict[str, nn.Module]:
     "The blocks of the decoder, in the order in which they are computed."
     named = {}
     for i, block in enumerate(unet.up_blocks):
@@ -157,9 +155,7 @@ def _check_index(folder:Path):
                          f'such as DDPMPipeline, found {index.get("_class_name")} of {", ".join(parts)}')
 
 # %% ../../nbs/models/diffusers.ipynb #c020b
-def _diffusers_config(
-    path:Path, # A config.json of a `UNet2DModel`
-)->DiffusersConfig:
+def _diffusers_config(path:Path)->DiffusersConfig:
     "The shape of a network. One that wants labels, or does not turn images into images, raises `InputError`."
     given = read_mapping(path)
     network_class = import_optional('diffusers', 'diffusers', 'diffusers').UNet2DModel

@@ -46,10 +46,7 @@ def _pickle_error(error:Exception, path:Path)->InputError:
     return InputError(f'{path}: expected nothing but tensors, found a pickle that would run {code[1]} when '
                       'opened; it was not opened; ask for a safetensors file or a plain state dict')
 
-def _state_dict(
-    content, # What the file held
-    path:Path, # For messages
-)->dict[str, torch.Tensor]: # By name
+def _state_dict(content, path:Path)->dict[str, torch.Tensor]:
     "The weights in what a training script may have saved."
     if isinstance(content, dict):
         for key in ('ema', 'ema_state_dict', 'model_state_dict', 'state_dict', 'model'):
