@@ -231,10 +231,9 @@ def _train(
 ):
     "Train a diffusion model on unlabelled images."
     from diffuseseg.core import output_file
-    from diffuseseg.datasets.sources import load_source, report_skipped
+    from diffuseseg.datasets.sources import load_source
     from diffuseseg.models.encoders import load_encoder
     from diffuseseg.models.pretrained import load_diffusion
-    from diffuseseg.models.run_folder import run_progress
     from diffuseseg.sample import sample
     from diffuseseg.train import TrainConfig, train
     from diffuseseg.unet import build
@@ -258,13 +257,17 @@ def _train(
     with output_file(out/'model.safetensors'):
         train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
               encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
-    if not _is_main_process(): return
+    if _is_main_process(): _report_run(out, source.skipped)
+
+def _report_run(out:Path, skipped:list):
+    "Say where a training run stands, and what to type next."
+    from diffuseseg.datasets.sources import report_skipped
+    from diffuseseg.models.run_folder import run_progress
     progress = run_progress(out)
     state = 'complete' if progress['finished'] else 'paused'
     print(f'{out/"model.safetensors"}: {state} after {progress["step"]:,} steps, {progress["images"]:,} '
-          f'images seen; '
-          f'curves and previews in {out/"report.html"}')
-    report_skipped(source.skipped, out)
+          f'images seen; curves and previews in {out/"report.html"}')
+    report_skipped(skipped, out)
     fit = _line('fit', model=out, images='LABELLED', masks='MASKS', out=out/'head.safetensors')
     resume = _line('train', config=out/'config.yaml') + '  # resumes'
     _next(*([] if progress['finished'] else [resume]), fit)

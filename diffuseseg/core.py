@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLAIM_FILE', 'InputError', 'import_optional', 'generator', 'pick_device', 'process_rank', 'pick_precision',
-           'atomic_path', 'write_error', 'write_text', 'write_json', 'read_text', 'read_json', 'read_yaml',
-           'read_jsonl', 'append_jsonl', 'save_tensors', 'load_tensors', 'content_hash', 'hash_weights',
+           'atomic_path', 'write_error', 'write_text', 'write_json', 'read_text', 'read_json', 'read_mapping',
+           'read_yaml', 'read_jsonl', 'append_jsonl', 'save_tensors', 'load_tensors', 'content_hash', 'hash_weights',
            'check_same_settings', 'output_folder', 'output_file', 'remove_files', 'to_float', 'check_images',
            'to_uint8', 'image_grid', 'image_rows', 'show_images', 'progress']
 
@@ -185,6 +185,15 @@ def read_json(
         raise InputError(f'{path}: expected JSON, found an error at line {e.lineno}: {e.msg}') from None
     except (RecursionError, ValueError) as e:
         raise InputError(f'{path}: expected JSON, found one too deep or a number too long ({e})') from None
+
+def read_mapping(
+    path:str|Path, # A JSON file
+)->dict: # Settings by name
+    "What the JSON file `path` holds. Anything but a mapping raises `InputError`."
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: expected settings by name, found {type(content).__name__}')
+    return content
 
 def read_yaml(
     path:str|Path, # A YAML file with `key: value` lines

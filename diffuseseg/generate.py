@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from .core import (InputError, append_jsonl, check_same_settings, content_hash, hash_weights,
-                             image_rows, output_folder, process_rank, progress, read_json, read_text,
+                             image_rows, output_folder, process_rank, progress, read_mapping, read_text,
                              remove_files, to_uint8, write_json, write_text)
 from .data import ClassList, read_image, read_mask, write_image, write_mask
 from .ensemble import Segmenter
@@ -56,9 +56,7 @@ def read_settings(
 )->dict: # As `pair_settings` makes it, perhaps with a `license`
     "The settings.json of a folder of pairs. A missing or damaged one raises `InputError`."
     path = Path(folder)/'settings.json'
-    settings = read_json(path)
-    if not isinstance(settings, dict):
-        raise InputError(f'{path}: expected settings by name, found {type(settings).__name__}')
+    settings = read_mapping(path)
     size = settings.get('image_size')
     channels = settings.get('image_channels')
     if not isinstance(settings.get('head'), str):

@@ -397,11 +397,15 @@ def _named_parameters(self:Trainer)->dict[str, nn.Parameter]:
     return parameters
 
 @patch
+def _modules(self:Trainer)->dict[str, nn.Module]:
+    "All networks that a state holds, by the name that they have there."
+    modules = dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net)
+    return modules | dict(aligner=self.projections) if self.aligner else modules
+
+@patch
 def state(self:Trainer)->dict: # Tensors by name
     "Everything that the next step depends on, besides the settings."
-    modules = dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net)
-    if self.aligner: modules['aligner'] = self.projections
-    tensors = {f'{part}.{name}': value for part, module in modules.items()
+    tensors = {f'{part}.{name}': value for part, module in self._modules().items()
                for name, value in module.state_dict().items()}
     return tensors | optimizer_tensors(self._named_parameters(), self.optimizer)
 
@@ -412,9 +416,8 @@ def load_state(self:Trainer,
     path:str|Path, # Where it comes from, for messages
 ):
     "Resume from a state. Another network's raises `InputError`."
-    modules = dict(net=self.net, ema=self.ema.net, long_ema=self.long_ema.net)
-    if self.aligner: modules['aligner'] = self.projections
-    for name, module in modules.items(): load_weights(module, tensors_below(tensors, f'{name}.'), path)
+    for name, module in self._modules().items():
+        load_weights(module, tensors_below(tensors, f'{name}.'), path)
     load_optimizer(self._named_parameters(), self.optimizer, tensors)
     self.step = step
 

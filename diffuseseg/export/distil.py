@@ -27,7 +27,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from ..core import (InputError, atomic_path, check_images, check_same_settings, generator,
                              import_optional, load_tensors, output_folder, pick_device, pick_precision,
-                             progress, read_json, remove_files, save_tensors, to_float, write_json)
+                             progress, read_mapping, remove_files, save_tensors, to_float, write_json)
 from ..data import ClassList, LabelledPairs, open_image, read_image, read_mask, write_image
 from ..ensemble import Segmentation, Segmenter, check_labels, entropy, flipped_class_ids
 from ..evaluate import check_classes
@@ -498,10 +498,7 @@ def _check_run(
     if overwrite:
         with suppress(InputError): return _check_run(out, settings)
         return False
-    before = read_json(path)
-    if not isinstance(before, dict):
-        raise InputError(f'{path}: expected settings by name, found {type(before).__name__}')
-    before = _flat(before)
+    before = _flat(read_mapping(path))
     now = _flat(json.loads(json.dumps(settings)))
     old_mode = before.pop('pairs.fit', 'crop') # of older files
     before.setdefault('pairs.resize_mode', old_mode)

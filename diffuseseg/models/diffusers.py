@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core import InputError, import_optional
+from ..core import InputError, import_optional, read_mapping
 from .state_dict import (check_counts, check_image_channels, check_noise, naming_file,
-                                          read_mapping, read_weights)
+                                          read_weights)
 from ..scheduler import NoiseScheduler
 from ..unet import NETWORKS, Denoiser, DiffusionModel, as_diffusion, load_state
 

@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 import safetensors
 import torch
 
-from ..core import InputError, import_optional, load_tensors, read_text, save_tensors, write_text
+from ..core import (InputError, import_optional, load_tensors, read_mapping, read_text, save_tensors,
+                             write_text)
 from .diffusers import DIFFUSERS_WEIGHTS, diffusers_parts, load_diffusers
 from .guided_diffusion import load_guided
 from .harish_jhr import load_harish_jhr
-from .state_dict import read_mapping, read_weights
+from .state_dict import read_weights
 from ..unet import DiffusionModel, load_model
 
 # %% ../../nbs/models/hub.ipynb #c055
