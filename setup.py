@@ -15,7 +15,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
     long_description=docs, long_description_content_type='text/markdown',
     packages=find_packages(include=['diffuseseg', 'diffuseseg.*']),
-    package_data={'diffuseseg': ['weights/*/*', 'labelling/page.*']},
+    package_data={'diffuseseg': ['weights/*/*', 'examples/*', 'labelling/page.*']},
     include_package_data=False, zip_safe=False,
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(), extras_require=extras,

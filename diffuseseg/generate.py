@@ -25,16 +25,19 @@ from .unet import DiffusionModel
 
 # %% ../nbs/09_generate.ipynb #c012
 def head_id(
-    segmenter:Segmenter, # A head with its model
+    segmenter, # A head with its model, or a fine-tuned segmenter
 )->str: # 16 hexadecimal digits
-    "Fingerprint of a segmentation head: a hash of features, classes and weights (in half precision)."
-    description = json.dumps([segmenter.spec.to_dict(), segmenter.classes.to_dict()], sort_keys=True)
-    return hash_weights(description, segmenter.ensemble.state_dict())
+    "Fingerprint of what labels: a hash of features, classes and weights (in half precision)."
+    is_head = isinstance(segmenter, Segmenter)
+    reads = segmenter.spec.to_dict() if is_head else segmenter.timestep
+    weights = segmenter.ensemble if is_head else segmenter
+    description = json.dumps([reads, segmenter.classes.to_dict()], sort_keys=True)
+    return hash_weights(description, weights.state_dict())
 
 # %% ../nbs/09_generate.ipynb #c013
 def pair_settings(
     diffusion:DiffusionModel, # Generates
-    segmenter:Segmenter, # Labels
+    segmenter, # Labels: a head on the same model, or a fine-tuned segmenter
     seed:int, # Of the samples
     sampler:str, # One of `SAMPLERS`
     steps:int, # Forward passes of the network for an image
@@ -43,7 +46,7 @@ def pair_settings(
     if sampler not in SAMPLERS:
         raise InputError(f'sampler: expected one of {sorted(SAMPLERS)}, found {sampler!r}')
     timestep_grid(diffusion.scheduler, steps) # for its errors
-    if segmenter.diffusion.model_id != diffusion.model_id:
+    if isinstance(segmenter, Segmenter) and segmenter.diffusion.model_id != diffusion.model_id:
         raise InputError('segmenter: the head was fitted on another model; use that model, or fit a head on '
                          f'this one (head for {segmenter.diffusion.model_id}, model {diffusion.model_id})')
     return dict(model=diffusion.model_id, head=head_id(segmenter), sampler=sampler, steps=steps, seed=seed,
@@ -228,7 +231,7 @@ def _finish(out:Path, n:int, alone:bool):
 # %% ../nbs/09_generate.ipynb #c038
 def _make_block(
     diffusion:DiffusionModel, # Generates
-    segmenter:Segmenter, # Labels
+    segmenter, # Labels: a head on the same model, or a fine-tuned segmenter
     block:range, # Numbers of the pairs
     settings:dict, # From `pair_settings`
 )->tuple: # Images uint8 `[N, C, H, W]`, masks uint8 `[N, H, W]`, uncertainty float `[N, H, W]`
@@ -251,7 +254,7 @@ def _write_block(out:Path, block:range, done:set[int], seed:int, classes:ClassLi
 # %% ../nbs/09_generate.ipynb #c035
 def generate(
     diffusion:DiffusionModel, # Generates
-    segmenter:Segmenter, # Labels
+    segmenter, # Labels: a head on the same model, or a fine-tuned segmenter
     out:str|Path, # Folder for the pairs; one that was started with the same settings is resumed
     n:int=16, # Number of pairs in the finished folder
     seed:int=0, # Another seed, other pairs

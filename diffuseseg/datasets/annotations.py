@@ -7,6 +7,7 @@ __all__ = ['ErrorList', 'error_context', 'collecting', 'LabelledImage', 'Annotat
            'annotation_files', 'annotation_file', 'check_other_tools', 'last_part', 'ImageFinder']
 
 # %% ../../nbs/datasets/annotations.ipynb #n003
+import re
 import reprlib
 import unicodedata
 import warnings
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -231,6 +233,12 @@ def _parts(path:str)->list[str]:
     parts = unicodedata.normalize('NFC', path).replace('\\', '/').split('/')
     return [part for part in reversed(parts) if part not in ('', '.', '..')]
 
+def _spellings(name:str)->list[str]:
+    "A name as written, as a link would have it, and without the eight characters of an upload."
+    if re.match(r'[A-Za-z][\w+.-]+://', name): name = re.split('[?#]', name)[0]
+    plain = unquote(re.split('[?#]', name)[0])
+    return list(dict.fromkeys([name, plain, re.sub('^[0-9a-f]{8}-', '', last_part(plain))]))
+
 def _num_shared(a:list[str], b:list[str])->int:
     "How many parts are the same at the start of both."
     same = [part == other for part, other in zip(a, b)]
@@ -252,9 +260,11 @@ class ImageFinder:
     def find(self,
         name:str, # As written in a file: a name, or a path on another computer
     )->Path: # An existing file in the folder
-        "The image of that name. None, or several that fit equally well, raise `InputError`."
-        wanted = _parts(name)
-        files = self.files.get(wanted[0].casefold(), []) if wanted else []
+        """The image of that name; of a link, by its last part. None, or several that fit equally well, raise
+        `InputError`."""
+        spellings = [parts for parts in map(_parts, _spellings(name)) if parts]
+        wanted = next((parts for parts in spellings if parts[0].casefold() in self.files), [])
+        files = self.files[wanted[0].casefold()] if wanted else []
         exact = [(parts, file) for parts, file in files if parts[0] == wanted[0]]
         ranked = []
         for parts, file in exact or files:

@@ -93,7 +93,7 @@ def check_labelled(
     classes:Path|str|ClassList|None=None,
     format:str='auto', # Such as 'folders', 'voc', 'coco', 'labelme', 'cvat' or 'yolo'; 'auto' recognises it
     split:str|None=None, # Part of the published split, of 'celebamask', 'voc' and 'yolo' only; by default all
-    mask_suffix:str|None=None, # What a mask's name has after its image's, such as '_truth'; None: usual ones
+    mask_suffix:str|None=None, # What a mask's name adds to its image's: '_truth', 'gt_*'; None: usual ones
     value_range:tuple[float, float]|None=None, # Values of black and white, where there are more than 8 bits
     overlays:int=10, # Overlays on the page
 )->Check:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 import yaml
 from fastcore.basics import patch
+from PIL import ImageColor
 
 from ..core import InputError, read_text, write_json
 
@@ -33,6 +34,7 @@ def as_label(
     if not isinstance(value, str): return value
     if re.search(r'[\ud800-\udfff]', value):
         raise InputError(f'expected a label of whole characters, found {value!r}')
+    value = re.sub('[\u200b\u2060\ufeff]', '', value) # blanks without a width
     return unicodedata.normalize('NFC', re.sub(r'[^\S\r\n]+', ' ', value).strip())
 
 def _is_byte(value)->bool: return type(value) is int and 0 <= value <= 255
@@ -215,8 +217,10 @@ def known_classes(
 # %% ../../nbs/datasets/class_lists.ipynb #b001
 _VOID_NAMES = {'__ignore__', 'ignore', 'ignored', 'void', 'unlabeled', 'unlabelled'}
 _RGB = r'(\d{1,3})\s*[,;\s]\s*(\d{1,3})\s*[,;\s]\s*(\d{1,3})'
-_NAME_COLOR = re.compile(rf'(.*[^\s:,;])\s*[:,;\s]\s*{_RGB}')
-_COLOR_NAME = re.compile(rf'{_RGB}[,;\s]\s*(\D.*)')
+_NAME_COLOR = re.compile(rf'(.*[^\s:,;=])\s*[:,;=\s]\s*{_RGB}')
+_NAME_FOUR = re.compile(rf'(.*[^\s:,;=])[\s:,;=]+(\d{{1,3}})[\s:,;=]+{_RGB}')
+_ITK_SNAP = re.compile(r'(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+\s+[01]\s+[01]\s+(.*)')
+_COLOR_NAME = re.compile(rf'{_RGB}[,;\s]\s*([^\d\s].*)')
 _NUMBERED = re.compile(r'(\d{1,3})\s*[:,;=\t]\s*(.*\S)')
 _DATUMARO = re.compile(r'([^:]+):([\d,\s]*):[^:]*:[^:]*')
 
@@ -234,6 +238,8 @@ def _parse_line(
     if parts := _DATUMARO.fullmatch(line): line = f'{parts[1]}:{parts[2]}'.rstrip(': ')
     if parts := _COLOR_NAME.fullmatch(line):
         return _Row(parts[4].strip('"\''), color=tuple(map(int, parts.groups()[:3])))
+    if parts := _ITK_SNAP.fullmatch(line):
+        return _Row(parts[5], int(parts[1]), tuple(map(int, parts.groups()[1:4])))
     number = None
     if parts := _NUMBERED.fullmatch(line):
         number = int(parts[1])
@@ -243,18 +249,25 @@ def _parse_line(
     return _Row(line.strip('"\''), number)
 
 def _plain_line(line:str)->str:
-    "A line without comment, quotes, dash of a list and separator at its end; hexadecimal colours as numbers."
-    line = re.sub(r'\s#\s.*', '', line).strip()
-    line = re.sub('"([^",;]*)"', r'\1', line).removeprefix('- ').rstrip(',;\t ')
-    if line.startswith('#'): return line
-    return re.sub('#([0-9a-fA-F]{6})$', lambda code: ','.join(map(str, bytes.fromhex(code[1]))), line)
+    """A line without comment, quotes, mark of a list and separator at its end; colours in hexadecimal or in
+    brackets as numbers."""
+    line = re.sub(r'\s(#|//)\s.*', '', line).strip()
+    line = re.sub('"([^",;]*)"', r'\1', line).rstrip(',;\t ')
+    line = re.sub(r'^[-*]\s+', '', line)
+    line = re.sub(r'[(\[]([\d\s,;]+)[)\]]$', r' \1', line)
+    def numbers(code): return ','.join(map(str, bytes.fromhex(code[1])))
+    return re.sub(r'#([0-9a-fA-F]{6})(?=$|[\s,;])', numbers, line)
 
 # %% ../../nbs/datasets/class_lists.ipynb #b001b
+_HEADINGS = {'name', 'names', 'class', 'classes', 'label', 'labels', 'class_name', 'class_names', 'classname',
+             'label_name', 'category'}
+
 def _numbered(
     lines:list[str], # Of a text file
 )->list[str]:
     "Lines such as '0 name', '0. name' and 'name=0' as '0: name', if they number the classes from 0 on."
-    for pattern, order in ((r'(\d{1,3})\.?\s+(\D.*)', (1, 2)), (r'(.*\D)\s*[=:,;\t]\s*(\d{1,3})', (2, 1))):
+    for pattern, order in ((r'(\d{1,3})[.)]?\s+(?:[-=]>\s*)?(\D.*)', (1, 2)),
+                           (r'(.*\D)\s*[=:,;\t]\s*(\d{1,3})', (2, 1))):
         for rows in (lines, lines[1:]): # the first may be a heading
             parts = [re.fullmatch(pattern, line) for line in rows]
             if not rows or not all(parts): continue
@@ -263,14 +276,29 @@ def _numbered(
                 return [f'{i}: {name}' for i, name in pairs]
     return lines
 
+def _with_three(
+    lines:list[str], # Of a text file
+)->list[str]:
+    "Lines of a name and four numbers with three of them: the first is the class's, or the last an opacity."
+    for rows in (lines, lines[1:]): # the first may be a heading
+        parts = [_NAME_FOUR.fullmatch(line) for line in rows]
+        if len(rows) < 2 or not all(parts) or len({part[1] for part in parts}) < len(rows): continue
+        is_numbered = all(part[1][0].isdigit() for part in parts)
+        if not is_numbered and {int(part[2]) for part in parts} == set(range(len(rows))):
+            return [f'{part[2]}: {part[1]},{",".join(part.groups()[2:])}' for part in parts]
+        if len({part[5] for part in parts} & {'0', '1', '255'}) == 1:
+            return [f'{part[1]},{",".join(part.groups()[1:4])}' for part in parts]
+    return lines
+
 def _text_rows(
     text:str, # Of the file
 )->list[_Row]: # One a class, in the order of the file
     "The classes of a text file: comments, empty lines and the headings of columns are left out."
     lines = [_plain_line(line) for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith('#')]
+    lines = [line for line in lines if line and not line.startswith(('#', '//', ';'))]
+    if len(lines) > 1 and lines[0].lower().replace(' ', '_') in _HEADINGS: lines = lines[1:]
     if len(lines) == 1 and not re.search(r'\d', lines[0]): lines = _words(lines[0])
-    rows = [_parse_line(line) for line in _numbered(lines)]
+    rows = [_parse_line(line) for line in _numbered(_with_three(lines))]
     described = [row.id is not None or row.color is not None for row in rows]
     if len(rows) > 1 and re.search('[,;\t]', lines[0]) and not described[0] and all(described[1:]):
         return rows[1:]
@@ -278,18 +306,28 @@ def _text_rows(
 
 # %% ../../nbs/datasets/class_lists.ipynb #b004
 def _hex_or_list(color)->tuple|None:
-    "A colour such as '#fa3253' or [250, 50, 83] as three numbers."
-    if isinstance(color, str) and re.fullmatch('#[0-9a-fA-F]{6}', color):
-        return tuple(bytes.fromhex(color[1:]))
-    return tuple(color) if isinstance(color, (list, tuple)) and len(color) == 3 else None
+    "A colour such as '#fa3253', 'red' or [250, 50, 83], perhaps with an opacity, as three numbers."
+    if isinstance(color, str):
+        try: return ImageColor.getrgb(color)[:3]
+        except ValueError: return None
+    return tuple(color[:3]) if isinstance(color, (list, tuple)) and len(color) in (3, 4) else None
+
+def _with_colors(
+    rows:list[_Row]|None, # One a class
+    colors, # As Datumaro has them beside the names
+)->list[_Row]|None:
+    "The rows with the colours, if there are any."
+    if not rows or not isinstance(colors, list): return rows
+    return [_Row(row.name, row.id, _hex_or_list(color)) for row, color in zip(rows, colors)]
 
 def _data_rows(
     data, # Content of a JSON or YAML file
 )->list[_Row]|None: # One a class; None if the data have another shape
     "The classes of data in one of the shapes that other tools write."
     if isinstance(data, dict):
-        for key in ('names', 'labels', 'classes'):
-            if isinstance(data.get(key), (list, dict)): return _data_rows(data[key])
+        for key in ('names', 'labels', 'classes', 'id2label', 'label_map'):
+            if isinstance(data.get(key), (list, dict)):
+                return _with_colors(_data_rows(data[key]), data.get('segmentation_colors'))
         items = [(str(key), value) for key, value in data.items() if key != 'ignore_index']
         if not items: return None
         if all(key.isdecimal() and isinstance(value, str) for key, value in items):
@@ -373,7 +411,12 @@ def read(cls:ClassList,
     text = _class_text(path)
     suffix = path.suffix.lower()
     if suffix not in ('.json', '.yaml', '.yml') and text.lstrip()[:1] not in ('{', '['):
-        return _classes_of_rows(_text_rows(text), path)
+        rows = _text_rows(text)
+        for row in rows: # a number that is left in a name means that the line is of another kind
+            if re.search(r'[,;:=\t]\s*[\d.]+|[(\[{]\s*[\d.]+\s*[,;]', row.name):
+                raise InputError(f'{path}: expected lines such as "name", "0: name" or "name:250,50,83", '
+                                 f'found {row.name!r}')
+        return _classes_of_rows(rows, path)
     data = _class_data(path, text)
     entries = data.get('classes') if isinstance(data, dict) else None
     objects = [row for row in entries if isinstance(row, dict)] if isinstance(entries, list) else []
@@ -394,7 +437,7 @@ def read_classes(
 
 # %% ../../nbs/datasets/class_lists.ipynb #b009
 CLASS_FILES = ('classes.json', 'labelmap.txt', 'class_names.txt', 'classes.txt', 'labels.txt', '_classes.csv',
-               'class_dict.csv', 'label_colors.txt')
+               'class_dict.csv', 'label_colors.txt', 'label_names.txt', 'dataset_meta.json')
 
 def class_file(
     masks:Path, # Folder of masks

@@ -124,6 +124,17 @@ def _parse(
     return (labels[category], partial(coco_region, polygons)) if polygons else None
 
 # %% ../../nbs/datasets/coco.ipynb #c100b
+def _find_image(
+    row:dict, # Of an image
+    collector:LabelCollector, # Finds images
+)->Path: # An existing file in the folder
+    "The image by its file name, or by the last part of its address on the web; nothing is downloaded."
+    keys = [key for key in ('file_name', 'coco_url', 'flickr_url') if isinstance(row.get(key), str)]
+    faults = []
+    for key in keys or ['file_name']:
+        with collecting(faults): return collector.finder.find(value_of(row, key, str))
+    raise InputError(faults[0])
+
 def list_coco(
     images:Path, # Folder of images
     masks:Path, # The JSON file, or a folder with no other JSON file than this
@@ -156,7 +167,7 @@ def list_coco(
             i = value_of(row, 'id', int)
             if i in ids: raise InputError(f'expected an id of its own, found {i} again')
             ids.add(i)
-            file = collector.finder.find(value_of(row, 'file_name', str))
+            file = _find_image(row, collector)
             collector.add(file, regions[i], what, as_size(row, 'width', 'height'))
     for i in sorted(i for i in regions.keys() - ids if regions[i]):
         only = f'found {len(regions[i])} annotations of it only'

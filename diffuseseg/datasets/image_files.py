@@ -20,7 +20,8 @@ from glob import glob
 from pathlib import Path
 
 from ..core import InputError, import_optional, read_text
-from ..data import image_suffixes, list_images, open_image, visible_files
+from ..data import (IMAGE_WORDS, image_suffixes, list_images, open_image, visible_files,
+                             without_words)
 
 # %% ../../nbs/datasets/image_files.ipynb #c008
 @dataclass
@@ -45,9 +46,9 @@ def printable(name:str)->str:
     return ''.join(c if c.isprintable() else '?' for c in name)
 
 # %% ../../nbs/datasets/image_files.ipynb #c071
-MASK_WORDS = frozenset('''annotation annotations celebamask-hq-mask-anno groundtruth gt gtfine label labelids
-labels mask masks overlays seg segmentation segmentationclass segmentationobject segmentations
-segmentationclassvisualization trainids'''.split())
+MASK_WORDS = frozenset('''annotation annotations celebamask-hq-mask-anno ground_truth groundtruth gt
+gtfine label labelids labels mask masks overlay overlays seg segmentation segmentationclass segmentationobject
+segmentations segmentationclassvisualization trainids visualization viz'''.split())
 SIDE_FILES = frozenset('''.cfg .csv .db .html .ini .json .jsonl .lock .log .md .py .toml .tsv .txt .xml .yaml
 .yml'''.split())
 
@@ -58,25 +59,38 @@ def is_image_name(name:str)->bool:
 def _is_hidden(name:str)->bool:
     return any(part.startswith('.') for part in name.split('/') if part not in ('', '.', '..'))
 
+def _remember(name:str, seen:dict[str, bool]):
+    "Add an image to those that may have masks: path without ending or words -> whether it is a JPEG."
+    path, ending = os.path.splitext(name)
+    seen[path] = seen.get(path, False) or ending in ('.jpg', '.jpeg')
+    for other in without_words(path, IMAGE_WORDS): seen.setdefault(other, False)
+
 def _is_mask(name:str, seen:dict[str, bool])->bool:
-    "Whether a file is the mask of another. `seen` grows: image without ending -> whether it is a JPEG."
+    "Whether a file is the mask of another. `seen` has the names of others, and grows by this one."
     path, ending = os.path.splitext(name)
     *folders, stem = path.split('/')
-    before, separator, last = re.fullmatch(r'(.*?)([._ -]?)([^._ -]*)', stem).groups()
-    sample = '/'.join([*folders, before])
-    is_jpeg = ending in ('.jpg', '.jpeg')
+    separator, last = re.fullmatch(r'.*?([._ -]?)([^._ -]*)', stem).groups()
     if any(re.fullmatch(r'masks?|overlays?|visuali[sz]ations?|segmentation(class|object).*', folder)
            for folder in folders): return True # here JPEGs are drawings of masks
-    in_masks = any(folder in MASK_WORDS or folder.endswith(('_masks', '-masks')) for folder in folders)
-    by_word = last in MASK_WORDS and (separator in ('', '.') or sample in seen)
-    if not is_jpeg and (in_masks or by_word or seen.get(path)): return True
-    seen[sample if last in ('image', 'img') else path] = is_jpeg
+    if any(other in seen for other in without_words(path, MASK_WORDS)): return True
+    if ending not in ('.jpg', '.jpeg'): # a mask that is alone, or beside a JPEG of its name
+        in_masks = any(folder in MASK_WORDS or re.fullmatch('(.+[_-])?masks([_-].+)?', folder)
+                       for folder in folders)
+        by_word = last in MASK_WORDS and separator in ('', '.')
+        if in_masks or by_word or seen.get(path): return True
+    _remember(name, seen)
     return False
 
 # %% ../../nbs/datasets/image_files.ipynb #c072
-def only_images(members:Iterable[tuple[str, object]], passed_over:Counter)->Iterator[tuple[str, object]]:
-    "Those of named objects that are images and not masks. `passed_over` counts the others by ending."
+def only_images(
+    members:Iterable[tuple[str, object]], # Name, and anything
+    passed_over:Counter, # Grows by the others, by ending
+    names:Iterable[str]=(), # All names, where they are known before
+)->Iterator[tuple[str, object]]:
+    "Those of named objects that are images and not masks."
     seen = {}
+    for name in names:
+        if is_image_name(name): _remember(name.lower(), seen)
     for name, member in members:
         ending = os.path.splitext(name)[1].lower()
         if _is_hidden(name) or ending in SIDE_FILES: continue
@@ -100,7 +114,8 @@ def folder_items(folder:Path, passed_over:Counter)->Iterator[Item]:
         paths = inside
     others = [path for path in visible_files(folder) if not is_image_name(path.name)]
     names = sorted((path.relative_to(folder).as_posix(), path) for path in [*paths, *others])
-    for name, path in only_images(names, passed_over): yield file_item(name, path)
+    all_names = [name for name, _ in names]
+    for name, path in only_images(names, passed_over, all_names): yield file_item(name, path)
 
 # %% ../../nbs/datasets/image_files.ipynb #c014
 def read_list(path:Path, skip_bad:bool=False)->list[Path]:
@@ -167,7 +182,7 @@ def tar_items(path:Path, passed_over:Counter)->Iterator[Item]:
     "The images of a tar file, from front to end. Nothing is written, whatever the members are called."
     try:
         with tarfile.open(path, 'r|*', tarinfo=_StrictInfo) as tar:
-            for member_name, member in only_images(_tar_members(tar), passed_over):
+            for member_name, member in only_images(_tar_members(tar), passed_over, _tar_names(path)):
                 name = printable(f'{path.name}:{member_name}')
                 if member.size <= MAX_FILE: yield file_item(name, tar.extractfile(member).read())
                 else:
@@ -176,6 +191,13 @@ def tar_items(path:Path, passed_over:Counter)->Iterator[Item]:
     except Exception as e: # whatever the unpacking trips over, the file is at fault
         yield bad_item(path.name,
                        f'{path}: expected a complete tar file, found a damaged or different one ({e})')
+
+def _tar_names(path:Path)->list[str]:
+    "The names in a tar file, if it is not compressed, so that its content need not be read for them."
+    try:
+        with tarfile.open(path, 'r:', tarinfo=_StrictInfo) as tar:
+            return [name for name, _ in _tar_members(tar)]
+    except Exception: return [] # what is wrong is reported where the images are read
 
 def _tar_members(tar:tarfile.TarFile)->Iterator[tuple[str, tarfile.TarInfo]]:
     "The plain files in a tar file."

@@ -137,7 +137,7 @@ def find_labelled(
     classes:ClassList|str|Path|None=None, # Class list, its file or its name; None: that of the annotations
     format:str='auto', # One of `FORMATS`, or 'auto' to recognise it
     split:str|None=None, # Part of the published split, of 'celebamask', 'voc' and 'yolo' only; None for all
-    mask_suffix:str|None=None, # What a mask's name has after its image's, such as '_truth'; None: usual ones
+    mask_suffix:str|None=None, # What a mask's name adds to its image's: '_truth', 'gt_*'; None: usual ones
     value_range:tuple[float, float]|None=None, # Values of black and white, where there are more than 8 bits
 )->Annotations:
     "Find labelled images without reading them yet. What cannot be listed raises `InputError`."
@@ -185,7 +185,7 @@ def load_labelled(
     size:int|tuple[int, int]=64, # Side, or height and width
     channels:int=3, # 1 for greyscale, 3 for colour
     resize_mode:str='crop', # 'crop', 'resize' or 'pad', for image and mask alike
-    mask_suffix:str|None=None, # What a mask's name has after its image's, such as '_truth'; None: usual ones
+    mask_suffix:str|None=None, # What a mask's name adds to its image's: '_truth', 'gt_*'; None: usual ones
     value_range:tuple[float, float]|None=None, # Values of black and white, where there are more than 8 bits
     skip_bad:bool=False, # Leave out images with an error, instead of stopping at the first
     skipped:list[tuple[str, str]]|None=None, # Grows by the name of what `skip_bad` left out, and why

@@ -34,6 +34,8 @@ def labelme_region(
     points = as_points(shape.get('points'), _CORNERS[kind])
     if kind == 'rectangle' and len(points) == 2:
         return fill_polygon(box_points(*points.min(0), *np.ptp(points, 0)), h, w)
+    if kind == 'rectangle' and len(points) != 4:
+        raise InputError(f'expected a rectangle of 2 or 4 corners, found {len(points)}')
     if kind == 'circle':
         radius = np.hypot(*(points[1] - points[0]))
         return fill_ellipse(points[0], (radius, radius), h, w)

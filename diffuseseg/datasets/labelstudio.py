@@ -7,7 +7,6 @@ __all__ = ['decode_brush', 'vector_outline', 'studio_region', 'studio_name', 'st
 
 # %% ../../nbs/datasets/labelstudio.ipynb #n003
 import os
-import re
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
@@ -16,9 +15,8 @@ import numpy as np
 
 from ..core import InputError, read_json
 from ..data import ClassList, image_suffixes
-from .annotations import (Annotations, annotation_file, collecting, error_context,
-                                             last_part,
-                                             shorten, value_of)
+from .annotations import (Annotations, annotation_file, collecting, error_context, shorten,
+                                             value_of)
 from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points,
                                          collected, embedded_image,
                                          fill_ellipse, fill_polygon, image_region)
@@ -205,18 +203,6 @@ def studio_address(
     found = shorten(addresses or data)
     raise InputError(f'expected an image in "data", called "image" or the only one, found {found}')
 
-def _find_image(
-    address:str, # As of `studio_address`
-    collector:LabelCollector, # Finds images
-)->Path: # An existing file
-    "The image of a task, also without the eight characters of an upload."
-    path = studio_name(address)
-    name = last_part(path)
-    try: return collector.finder.find(path)
-    except InputError:
-        with collecting([]): return collector.finder.find(re.sub('^[0-9a-f]{8}-', '', name))
-    raise InputError(f'expected the image {shorten(name)} in {collector.images}, found none')
-
 # %% ../../nbs/datasets/labelstudio.ipynb #c070
 def list_labelstudio(
     images:Path, # Folder of images
@@ -240,7 +226,7 @@ def list_labelstudio(
             num_open += not made
             num_several += len(made) > 1
             if not made: continue
-            file = _find_image(studio_address(value_of(task, 'data', dict)), collector)
+            file = collector.finder.find(studio_name(studio_address(value_of(task, 'data', dict))))
             regions = _regions(made[-1], what, collector)
             sizes = [as_size(result, 'original_width', 'original_height')
                      for result in made[-1]['result'] if isinstance(result, dict)]

@@ -8,15 +8,15 @@ __all__ = ['list_folders', 'release_name', 'list_npy', 'voc_classes', 'list_voc'
 # %% ../../nbs/datasets/mask_folders.ipynb #n003
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..core import InputError, read_text
-from ..data import (ClassList, binary_ids, by_name, celebamask_classes, check_ids, list_images,
-                             mask_ids, match_files, name_in, open_image, visible_files, white_is_ignored)
+from ..data import (ClassList, MaskSet, binary_ids, by_name, celebamask_classes, check_ids,
+                             list_images, mask_ids, match_files, name_in, open_image, visible_files)
 from .annotations import (Annotations, ErrorList, LabelledImage, collecting, error_context,
                                              last_part)
 from .class_lists import (CLASS_FILES, RELEASE_NAMES, background_id, class_file, class_id,
@@ -28,10 +28,10 @@ def _read_ids(
     size:tuple[int, int]|None, # Not needed, the mask has its own
     classes:ClassList, # What the mask means
     notes:list[str], # Grows by what was read in a special way
-    white_ignored:Callable[[], bool], # Of `white_is_ignored`
+    mask_set:MaskSet, # What the mask is one of
 )->np.ndarray: # uint8 `[H, W]`
     "The class ids of a mask file."
-    return mask_ids(open_image(path), classes, path, notes, white_ignored)
+    return mask_ids(open_image(path), classes, path, notes, mask_set)
 
 def _found_classes(
     masks:Path, # Folder of masks
@@ -50,8 +50,8 @@ def _mask_files(
     **settings, # For `read`
 )->list[LabelledImage]:
     "Labelled images whose masks are files."
-    white_ignored = white_is_ignored([mask for _, mask in files.values()])
-    read = partial(read, white_ignored=white_ignored, **settings)
+    mask_set = MaskSet(mask for _, mask in files.values())
+    read = partial(read, mask_set=mask_set, **settings)
     return [LabelledImage(name, partial(open_image, image), partial(read, mask), mask, drawn=False)
             for name, (image, mask) in files.items()]
 
@@ -59,7 +59,7 @@ def list_folders(
     images:Path, # Folder of images
     masks:Path, # Folder of masks, or the same folder
     classes:ClassList|None=None, # What the masks mean; None for the list that lies with them
-    mask_suffix:str|None=None, # What a mask's name has after its image's; None: usual ones
+    mask_suffix:str|None=None, # What a mask's name adds to its image's: '_truth', 'gt_*'; None: usual ones
 )->Annotations:
     "Images and masks in two folders, or in one."
     classes, notes = _found_classes(masks, classes), []
@@ -72,7 +72,7 @@ def _read_array(
     size:tuple[int, int]|None, # Not needed, the array has its own
     classes:ClassList, # Which ids there are
     notes:list[str], # Grows by what was read in a special way
-    white_ignored:Callable[[], bool], # Of `white_is_ignored`
+    mask_set:MaskSet, # What the mask is one of
 )->np.ndarray: # uint8 `[H, W]`
     "An array of class ids. Python objects, another shape, broken numbers and unknown ids raise `InputError`."
     try: array = np.load(path, mmap_mode='r', allow_pickle=False)
@@ -89,7 +89,7 @@ def _read_array(
     if array.dtype.kind == 'f': is_whole = (np.abs(array) < 1e6).all() and (array == np.floor(array)).all()
     if not is_whole: raise InputError(f'{path}: expected whole numbers, found {array.dtype}')
     ids = np.array(array).astype(np.int64)
-    return check_ids(binary_ids(ids, classes, notes, white_ignored), classes, path)
+    return check_ids(binary_ids(ids, classes, notes, mask_set), classes, path)
 
 def release_name(
     folder:Path, # Of arrays
@@ -103,7 +103,7 @@ def list_npy(
     images:Path, # Folder of images
     masks:Path, # Folder of arrays with the names of the images, usually the same
     classes:ClassList|None=None, # None: the list that lies there, or one of the paper's data sets
-    mask_suffix:str|None=None, # What an array's name has after its image's; None: usual ones
+    mask_suffix:str|None=None, # What an array's name adds to its image's: '_ids', 'gt_*'; None: usual ones
 )->Annotations:
     "Images with arrays of labels."
     if classes is None and class_file(masks): classes = ClassList.read(class_file(masks))
@@ -149,7 +149,7 @@ def list_voc(
     masks:Path, # The VOC folder, or its SegmentationClass
     classes:ClassList|None=None, # None: the list that lies there, or the 21 of Pascal VOC
     split:str|None=None, # A list in ImageSets/Segmentation, such as 'train'; None: all with a mask
-    mask_suffix:str|None=None, # What a mask's name has after its image's; None: usual ones
+    mask_suffix:str|None=None, # What a mask's name adds to its image's: '_truth', 'gt_*'; None: usual ones
 )->Annotations:
     "Photographs with masks in the folders of Pascal VOC."
     classes = classes or voc_classes(masks)

@@ -286,7 +286,8 @@ def collected(
     "The labelled images of a reader."
     notes = _notes(collector)
     faults = list(collector.faults)
-    if collector.left_out and not any(entry.regions for entry in collector.entries.values()):
+    has_regions = any(entry.regions for entry in collector.entries.values())
+    if not has_regions and notes and (collector.left_out or not collector.classes):
         faults.append(f'{collector.source}: expected regions with an area, found none; {notes[0]}')
     labels = (region.label for entry in collector.entries.values() for region in entry.regions)
     classes = collector.classes or own or classes_of_labels(labels)

@@ -170,6 +170,8 @@ def list_yolo(
     if ids is None and yaml is None and class_file(masks): ids = ClassList.read(class_file(masks))
     if yaml is None and (split or ids is None):
         raise InputError(f'{masks}: expected data.yaml with {wanted}, found none')
+    if yaml and 'kpt_shape' in read_yaml(yaml):
+        raise InputError(f'{yaml}: expected outlines, found key points of YOLO pose, which have no area')
     names = yolo_names(yaml) if yaml else ids.names
     if yaml is None and 'background' not in names: classes = None # which is added as the first
     with error_context(yaml or masks): own = classes_of_names(dict.fromkeys(['background', *names]))

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..core import InputError, atomic_path, image_rows, write_text
+from ..core import (CLAIM_FILE, InputError, atomic_path, image_rows, output_folder, read_json,
+                             write_text)
 from ..data import ClassList, overlay, read_image, read_mask, write_image
 from .filters import pixel_counts
 from .html_page import html_page
@@ -172,15 +173,19 @@ def write_gallery(
     pairs:str|Path, # Folder of `generate`, or of `export` with the format `folder`
     limit:int=20_000, # Most pairs on the page; of more, evenly spaced ones
 )->Path: # The page
-    "Write gallery.html, mosaic.png and classes.png into a folder. One without pairs raises `InputError`."
+    """Write gallery.html, mosaic.png and classes.png into a folder. One without pairs, one that cannot be
+    written and one in which another process writes raise `InputError`."""
     folder = Path(pairs)
     if not (folder/'classes.json').exists():
         raise InputError(f'{folder}: expected a folder of generate, or of export with the format folder, '
                          'found no classes.json in it')
-    write_text(folder/'gallery.html', _gallery_page(folder, limit))
-    write_image(folder/'mosaic.png', mosaic(folder))
-    figure = plot_classes(read_manifest(folder), ClassList.read(folder/'classes.json'))
-    with atomic_path(folder/'classes.png') as temporary:
-        figure.savefig(temporary, format='png')
-    plt.close(figure)
+    claim = folder/CLAIM_FILE # of the command that made the pairs, which keeps the folder
+    owner = read_json(claim) if claim.is_file() else dict(command='gallery')
+    with output_folder(folder, owner, overwrite=True):
+        write_text(folder/'gallery.html', _gallery_page(folder, limit))
+        write_image(folder/'mosaic.png', mosaic(folder))
+        figure = plot_classes(read_manifest(folder), ClassList.read(folder/'classes.json'))
+        with atomic_path(folder/'classes.png') as temporary:
+            figure.savefig(temporary, format='png')
+        plt.close(figure)
     return folder/'gallery.html'

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save
 
 from ..core import (InputError, append_jsonl, atomic_path, content_hash, image_rows, output_folder,
                              progress, read_jsonl, write_text)
@@ -50,10 +49,8 @@ def place_mask(
 # %% ../../nbs/export/segment.ipynb #n014
 def _owner(segmenter)->dict:
     "What the masks are made by."
-    if isinstance(segmenter, Segmenter):
-        return dict(command='segment', head=head_id(segmenter), model=segmenter.diffusion.model_id)
-    weights = {name: value.detach().cpu().contiguous() for name, value in segmenter.state_dict().items()}
-    return dict(command='segment', student=content_hash(save(weights))[:16])
+    owner = dict(command='segment', head=head_id(segmenter))
+    return owner | dict(model=segmenter.diffusion.model_id) if isinstance(segmenter, Segmenter) else owner
 
 def _check_masks(out:Path):
     "Raise `InputError` if there is a mask in the folder that `segment_folder` did not write as it is."
@@ -117,7 +114,7 @@ def _write_summary(
 ## Least certain images
 
 Mean uncertainty in bits: of an ensemble the Jensen-Shannon divergence of its members,
-of a student the entropy.
+of a fine-tuned segmenter the entropy.
 
 ![The least certain images](least_certain.png)
 
@@ -147,7 +144,7 @@ def _num_images(images:str|Path)->int|None:
 
 # %% ../../nbs/export/segment.ipynb #c076
 def segment_folder(
-    segmenter, # Labels: a head with its model, or a student
+    segmenter, # Labels: a head with its model, or a fine-tuned segmenter
     images:str|Path, # Folder of images of any size, or another source
     out:str|Path, # Target: masks/NAME.png, overlays/NAME.png, classes.json, report.md and least_certain.png
     resize_mode:str|None=None, # Of images that are not square: 'crop', 'resize', 'pad'; None: as in training

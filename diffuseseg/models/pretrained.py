@@ -15,6 +15,7 @@ import torch
 import diffuseseg
 from ..core import InputError, load_tensors, pick_device, read_text
 from ..ensemble import Segmenter, load_head, save_head
+from .finetune import FinetunedSegmenter, load_finetuned
 from .hub import is_hub_name, license_beside, model_file, open_model, pull
 from ..unet import DiffusionModel
 
@@ -111,21 +112,25 @@ def load_segmenter(
     head:str|Path='faces64', # A built-in name, a file, or a folder with `head.safetensors`
     diffusion:DiffusionModel|None=None, # Its model; None: find it
     device:str|torch.device='auto', # Where a model that is found computes
-)->Segmenter:
-    "A head together with its model. A model that is not the one it was fitted for raises `InputError`."
+)->Segmenter|FinetunedSegmenter:
+    """A head together with its model, or a fine-tuned segmenter, which needs none.
+
+    A model that is not the one that the head was fitted for raises `InputError`."""
     path = find_weights(head, 'head.safetensors')
+    _, config = load_tensors(path)
+    if config.get('kind') == 'fine-tuned segmenter':
+        return load_finetuned(path, diffusion.device if diffusion else device)
     return load_head(path, diffusion or _find_model(path, device), load_diffusion=load_diffusion)
 
 # %% ../../nbs/models/pretrained.ipynb #c027
 def load(
     name_or_path:str|Path='faces64', # A built-in name, a file, or the folder of a run
     device:str|torch.device='auto', # Where it computes
-)->tuple[DiffusionModel, Segmenter|None]: # The model, and the head beside it if there is one
+)->tuple[DiffusionModel, Segmenter|FinetunedSegmenter|None]: # The model, and the head beside it if any
     "Load a model and its head. Unknown names, damaged files and a head for another model raise `InputError`."
     diffusion = load_diffusion(name_or_path, device)
     head = find_weights(name_or_path).with_name('head.safetensors')
-    segmenter = load_head(head, diffusion, load_diffusion=load_diffusion) if head.is_file() else None
-    return diffusion, segmenter
+    return diffusion, load_segmenter(head, diffusion) if head.is_file() else None
 
 # %% ../../nbs/models/pretrained.ipynb #c036
 def model_card(
