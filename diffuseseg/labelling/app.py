@@ -87,7 +87,7 @@ class LabelServer:
     ):
         self.engine, self.project, self.model = engine, engine.project, model
         self.window = _Window()
-        self.export_state = None
+        self.export_state, self.final_error = None, None
         self._small = lru_cache(maxsize=1024)(engine.image)
 
     def about(self)->dict:
@@ -122,7 +122,8 @@ def prediction(self:LabelServer, i:int)->tuple[dict, bytes]|None: # What it is, 
     uncertainty = (prediction.uncertainty.float()*255).clamp(0, 255).to(torch.uint8).numpy()
     side = self.engine.size
     box = fit_box(width, height, (side, side), self.engine.resize_mode)
-    about = dict(version=prediction.version, mean=prediction.mean_uncertainty, side=side, box=box)
+    about = dict(version=prediction.version, kind=prediction.kind, mean=prediction.mean_uncertainty,
+                 side=side, box=box)
     return about, mask.tobytes() + uncertainty.tobytes()
 
 @patch
@@ -159,7 +160,8 @@ def state(self:LabelServer, tab:str, current, visible)->dict:
     return dict(
         status=engine.status, error=engine.error, current=current,
         current_version=prediction.version if prediction else None,
-        visible={i: dict(version=p.version, uncertainty=p.mean_uncertainty) for i, p in predictions.items()},
+        visible={i: dict(version=p.version, kind=p.kind, uncertainty=p.mean_uncertainty)
+                 for i, p in predictions.items()}, final=self.final_state(),
         features=len(engine.means), total=len(self.project) - len(unreadable),
         labelled=[i for i in sorted(self.project.revisions) if i not in unreadable
                   and self.project.counts(i).any()],
@@ -172,6 +174,31 @@ def state(self:LabelServer, tab:str, current, visible)->dict:
 def order(self:LabelServer, tab:str, by)->dict:
     "The images, the most useful first."
     return dict(order=self.engine.order(by))
+
+# %% ../../nbs/labelling/app.ipynb #c039b
+@patch
+def final_state(self:LabelServer)->dict:
+    "How the final head stands: 'fitting', 'shown', 'older' than the strokes, or 'none'."
+    engine = self.engine
+    since = engine.final_since
+    if since is not None: return dict(state='fitting', seconds=round(time.monotonic() - since), error=None)
+    if engine.final is None: state = 'none'
+    else: state = 'shown' if engine.final.revision == self.project.revision else 'older'
+    return dict(state=state, seconds=None, error=self.final_error)
+
+@patch
+def fit_final(self:LabelServer, tab:str)->dict:
+    "Start fitting the final head; how it goes is in the state."
+    self.window.check(tab)
+    if self.engine.final_since is None: threading.Thread(target=self._fit_final, daemon=True).start()
+    return {}
+
+@patch
+def _fit_final(self:LabelServer):
+    "Fit the final head, and note what went wrong."
+    self.final_error = None
+    try: self.engine.fit_final()
+    except Exception as e: self.final_error = str(e) # shown on the page
 
 # %% ../../nbs/labelling/app.ipynb #c040
 @patch
@@ -210,7 +237,8 @@ def _answer(server:LabelServer, path:str, body:dict)->tuple[bytes|None, str, dic
     if kind == 'open':
         server.window.open(body['tab'], body.get('take') is True)
         return b'{}', 'application/json', {}
-    posts = dict(strokes=server.add_strokes, state=server.state, order=server.order, export=server.export)
+    posts = dict(strokes=server.add_strokes, state=server.state, order=server.order, final=server.fit_final,
+                 export=server.export)
     if kind in posts: return json.dumps(posts[kind](**body)).encode(), 'application/json', {}
     if kind == 'project': return json.dumps(server.about()).encode(), 'application/json', {}
     i = _number(int(rest) if rest.isdecimal() else rest, 0, len(server.project) - 1, 'image')
@@ -263,7 +291,7 @@ def make_app(
     pages = [Route(path, guarded(page)) for path in ('/', '/page.css', '/page.js')]
     reads = [Route(f'/{kind}/{{i}}', guarded(answer)) for kind in ('image', 'thumb', 'labels', 'prediction')]
     posts = [Route(f'/{kind}', guarded(answer), methods=['POST'])
-             for kind in ('open', 'close', 'strokes', 'state', 'order', 'export')]
+             for kind in ('open', 'close', 'strokes', 'state', 'order', 'final', 'export')]
     routes = [*pages, *reads, Route('/project', guarded(answer)), *posts]
     return Starlette(routes=routes, middleware=[Middleware(GZipMiddleware, minimum_size=2000)])
 
@@ -271,7 +299,8 @@ def make_app(
 _open_pages = {} # resolved project folder -> LabelPage of this process
 
 class LabelPage:
-    "A running page. `close` ends it; in a notebook it is shown in a frame."
+    """A running page. `close` ends it. As the last line of a cell it shows itself in a frame; on Colab by
+    way of `google.colab.output.serve_kernel_port_as_iframe`."""
     def __init__(self,
         engine:LabelEngine, # With its project
         model:str|Path|None, # Name or path of the model
@@ -337,7 +366,8 @@ def label(
     device:str='auto', # Where to compute
     height:int=860, # Of the frame in a notebook, in pixels
 )->LabelPage:
-    "Label images in the browser. Bad input and a project in use raise `InputError`."
+    """Label images in the browser: open the `url` of the result, or let a notebook, on Colab too, show it
+    below the cell. Bad input and a project in use raise `InputError`."""
     import_optional('starlette', 'starlette', 'label')
     images = Path(images)
     folder = Path(project) if project else images.resolve().with_name(f'{images.resolve().name}-labels')

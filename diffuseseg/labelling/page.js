@@ -264,6 +264,8 @@ function drawStrokes() {
   $('redo').disabled = !image.redo.length
 }
 
+const HEADS = { quick: 'quick head', final: 'final head', given: 'given head' }
+
 const HEAT = [[10, 8, 40], [92, 20, 110], [190, 55, 84], [243, 130, 38], [252, 250, 170]]
 function heat(v) {
   const at = Math.min(.9999, v) * (HEAT.length - 1), k = Math.floor(at), part = at - k
@@ -281,6 +283,7 @@ function drawPrediction() {
       canvas.getContext('2d').globalAlpha = .35
       canvas.getContext('2d').drawImage(picture, 0, 0)
     }
+    $('prediction-caption').textContent = 'Prediction'
     $('uncertainty-caption').textContent = 'Uncertainty'
     return
   }
@@ -299,6 +302,7 @@ function drawPrediction() {
     target.imageSmoothingEnabled = width > prediction.side
     target.drawImage(small, box[0], box[1], box[2] - box[0], box[3] - box[1])
   }
+  $('prediction-caption').textContent = `Prediction, ${HEADS[prediction.kind]}`
   $('uncertainty-caption').textContent = `Uncertainty, ${prediction.mean.toFixed(3)} bit`
 }
 
@@ -392,7 +396,6 @@ function drawStrip() {
       node = document.createElement('button')
       node.className = 'thumb'
       node.dataset.index = index
-      node.title = project.names[index]
       node.append(new Image())
       node.firstChild.alt = project.names[index]
       for (const kind of ['mark', 'value']) node.append(Object.assign(document.createElement('span'), { className: kind }))
@@ -401,6 +404,7 @@ function drawStrip() {
     }
     node.style.left = place * cell + 'px'
     const known = state?.visible?.[index]
+    node.title = known ? `${project.names[index]}, ${HEADS[known.kind]}` : project.names[index]
     const url = imageUrl('thumb', index, known ? known.version : 0)
     if (node.firstChild.getAttribute('src') !== url) node.firstChild.src = url
     node.classList.toggle('current', image?.index === index)
@@ -511,8 +515,15 @@ function drawScores() {
   $('scores-title').textContent = state.labelled.length < 2 ? 'Cross-validated IoU, from two images on' : 'Cross-validated IoU'
 }
 
+function drawFinal() {
+  const { state: stage, seconds, error } = state.final
+  const texts = { none: '', fitting: `fitting, ${seconds} s`, shown: 'knows all strokes', older: 'older than the last stroke' }
+  $('final-status').textContent = error || texts[stage]
+  $('fit-final').disabled = stage === 'fitting' || stage === 'shown' || !state.labelled.length
+}
+
 function drawState() {
-  drawClasses(); drawScores(); drawStrip()
+  drawClasses(); drawScores(); drawStrip(); drawFinal()
   const absent = project.classes.filter((_, k) => !state.pixels[k])
   $('absent').textContent = absent.length && absent.length < project.classes.length
     ? `Without strokes, so never predicted: ${absent.join(', ')}` : ''
@@ -523,7 +534,7 @@ function drawState() {
     ? `features of ${state.features.toLocaleString('en')} of ${state.total.toLocaleString('en')} images` : ''
   $('features-bar').hidden = state.features >= state.total
   $('features-bar').value = state.features / Math.max(1, state.total)
-  $('work').textContent = `${state.strokes} strokes in ${(state.seconds / 60).toFixed(1)} minutes on ${state.labelled.length} images`
+  $('work').textContent = `${state.strokes} stroke${state.strokes === 1 ? '' : 's'} in ${(state.seconds / 60).toFixed(1)} minutes on ${state.labelled.length} image${state.labelled.length === 1 ? '' : 's'}`
   $('notes-box').hidden = !state.notes.length
   $('notes-title').textContent = `${state.notes.length} note${state.notes.length === 1 ? '' : 's'}: images left out and other remarks`
   $('notes').replaceChildren(...state.notes.map(text => element('li', text)))
@@ -531,7 +542,9 @@ function drawState() {
   $('stage-note').textContent = state.labelled.length || !image ? '' : 'Draw a stroke of each class; the prediction follows'
   const { export: done } = state
   if (done) {
-    $('export-status').textContent = done.error || (done.out ? `Written to ${done.out}` : `${done.done} of ${done.total} images`)
+    const progress = done.done || state.final.state !== 'fitting' ? `${done.done} of ${done.total} images`
+      : `fitting the final head, ${state.final.seconds} s`
+    $('export-status').textContent = done.error || (done.out ? `Written to ${done.out}` : progress)
     $('export-start').disabled = !done.out && !done.error
   }
 }
@@ -565,6 +578,12 @@ $('export-start').onclick = async () => {
   $('export-start').disabled = true
   try { await request('export', { masks: $('export-masks').value, format: $('export-format').value }) }
   catch (error) { $('export-status').textContent = error.message; $('export-start').disabled = false }
+  poll()
+}
+$('fit-final').onclick = async () => {
+  await drained()
+  $('fit-final').disabled = true
+  try { await request('final', {}) } catch (error) { $('final-status').textContent = error.message }
   poll()
 }
 $('undo').onclick = undo
