@@ -241,9 +241,7 @@ def fit_maps(
     return ensemble.fold_projection(weight, bias).requires_grad_(False)
 
 # %% ../nbs/07_ensemble.ipynb #c045
-def _flipped_class_name(
-    name:str, # Of a class
-)->str: # The same name where it has no side
+def _flipped_class_name(name:str)->str:
     "The name of a class after a flip, in lower case: `L_eye` becomes `r_eye`, `left ear` `right ear`."
     words = re.split(r'([\W_]+)', name.lower())
     sides = dict(left='right', right='left')
@@ -415,13 +413,8 @@ def save_head(
         config['encoder'] = dict(name=segmenter.encoder.name, encoder_id=segmenter.encoder.encoder_id)
     save_tensors(path, {name: value.to(dtype) for name, value in e.state_dict().items()}, config)
 
-def _head_encoder(
-    path:str|Path, # The head's file, for messages
-    stored:dict, # What it says of its encoder
-    encoder:Encoder|None, # The one that was given, if any
-    device:torch.device, # Where it computes, if it is loaded
-    load_diffusion:Callable, # For `load_encoder`
-)->Encoder:
+def _head_encoder(path:str|Path, stored:dict, encoder:Encoder|None, device:torch.device,
+                  load_diffusion:Callable)->Encoder:
     "The encoder of a head. One that is missing, or another one, raises `InputError`."
     if not isinstance(stored, dict) or not isinstance(stored.get('name'), str):
         raise InputError(f'{path}: expected the name of its encoder, found {stored!r}')

@@ -142,11 +142,7 @@ def noise_streams(
     return draw
 
 # %% ../nbs/05_sample.ipynb #c047
-def _check_request(
-    sampler:str, # Name of the sampler
-    numbers:list[int], # Numbers of the samples
-    batch_size:int, # Samples to compute together
-):
+def _check_request(sampler:str, numbers:list[int], batch_size:int):
     "Raise `InputError` for settings that make no sense."
     if sampler not in SAMPLERS:
         raise InputError(f'sampler: expected one of {sorted(SAMPLERS)}, found {sampler!r}')

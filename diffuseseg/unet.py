@@ -8,7 +8,6 @@ __all__ = ['PRESETS', 'NETWORKS', 'timestep_embedding', 'group_norm', 'ResBlock'
            'load_model']
 
 # %% ../nbs/03_unet.ipynb #c003
-import hashlib
 import math
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .core import InputError, load_tensors, save_tensors
+from .core import InputError, hash_weights, load_tensors, save_tensors
 from .scheduler import NoiseScheduler
 
 # %% ../nbs/03_unet.ipynb #c006
@@ -287,9 +286,7 @@ def _build_encoder(self:UNet)->list[int]: # Channels of every stage's output, fo
     return skips
 
 @patch
-def _build_decoder(self:UNet,
-    skips:list[int], # Channels that the encoder stages left, in their order
-)->int: # Channels that go out
+def _build_decoder(self:UNet, skips:list[int])->int:
     "The way up."
     c, heights = self.config, _level_heights(self.config)
     widths, width = c.decoder_channels or c.channels, c.channels[-1]
@@ -377,11 +374,7 @@ def fingerprint(
     scheduler:NoiseScheduler, # Its schedule
 )->str: # 16 hexadecimal digits
     "What tells one model from another: a hash of schedule, shape and weights (in half precision)."
-    digest = hashlib.sha256(repr((scheduler.to_dict(), asdict(net.config))).encode())
-    for name, value in sorted(net.state_dict().items()):
-        digest.update(f'{name} {tuple(value.shape)}'.encode())
-        digest.update(value.detach().to('cpu', torch.float16).contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return hash_weights(repr((scheduler.to_dict(), asdict(net.config))), net.state_dict())
 
 # %% ../nbs/03_unet.ipynb #c052
 def as_diffusion(

@@ -31,12 +31,7 @@ def draw_labels(
     return torch.randperm(pool_size, generator=generator(seed, draw))[:count].tolist()
 
 # %% ../../nbs/analysis/few_label.ipynb #c071
-def _study_row(
-    segmenter, # Trained on `labelled`
-    labelled:LabelledPairs, # The draw
-    test:LabelledPairs, # Images to evaluate on
-    batch_size:int=8, # Images at a time
-)->dict: # Ready for JSON
+def _study_row(segmenter, labelled:LabelledPairs, test:LabelledPairs, batch_size:int=8)->dict:
     "What one training of a few-label study achieved."
     report = evaluate(segmenter, test, batch_size, show_progress=False)
     ious = report.class_ious

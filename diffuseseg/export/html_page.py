@@ -51,12 +51,14 @@ def html_page(
 
 # %% ../../nbs/export/html_page.ipynb #h007
 def inline_png(
-    image:torch.Tensor, # uint8 `[3, H, W]`
+    image:torch.Tensor|bytes, # uint8 `[3, H, W]`, or a PNG file
 )->str: # For `src`
     "A picture that is part of the page."
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, 'PNG')
-    return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
+    if isinstance(image, torch.Tensor):
+        file = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, 'PNG')
+        image = file.getvalue()
+    return 'data:image/png;base64,' + base64.b64encode(image).decode()
 
 def swatch(
     color:tuple[int, int, int], # Red, green and blue, 0 to 255

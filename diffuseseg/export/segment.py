@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ..core import (InputError, append_jsonl, atomic_path, content_hash, image_grid, output_folder,
+from ..core import (InputError, append_jsonl, atomic_path, content_hash, image_rows, output_folder,
                              progress, read_jsonl, write_text)
 from ..data import ClassList, fit_box, image_tensor, mask_image, open_image, overlay, write_image
 from ..datasets.sources import folder_items, good_pictures, report_skipped, source_kind
@@ -47,16 +47,12 @@ def place_mask(
     return mask
 
 # %% ../../nbs/export/segment.ipynb #n014
-def _owner(
-    segmenter, # A head with its model, or a fine-tuned segmenter
-)->dict: # For `output_folder`
+def _owner(segmenter)->dict:
     "What the masks are made by."
     owner = dict(command='segment', head=head_id(segmenter))
     return owner | dict(model=segmenter.diffusion.model_id) if isinstance(segmenter, Segmenter) else owner
 
-def _check_masks(
-    out:Path, # Target folder
-):
+def _check_masks(out:Path):
     "Raise `InputError` if there is a mask in the folder that `segment_folder` did not write as it is."
     written = {(row['mask'], row['sha256']) for row in read_jsonl(out/'masks.jsonl')}
     for path in sorted((out/'masks').rglob('*')):
@@ -86,10 +82,7 @@ def _label_image(
                uncertainty=float(uncertainty.mean()), shares=shares.tolist())
     return row, png, overlay(image_tensor(image)[None], mask[None], classes)[0]
 
-def _write_batch(
-    out:Path, # Target folder
-    labelled:list[tuple], # From `_label_image`
-)->list[dict]: # Rows for the report
+def _write_batch(out:Path, labelled:list[tuple])->list[dict]:
     "Write the lines of masks.jsonl, then masks and overlays."
     rows = [row for row, _, _ in labelled]
     append_jsonl(out/'masks.jsonl', [{k: v for k, v in row.items() if k != 'shares'} for row in rows])
@@ -129,7 +122,7 @@ of a fine-tuned segmenter the entropy.
 ''')
     paths = [out/'overlays'/f'{row["name"]}.png' for row in uncertain]
     overlays = torch.stack([image_tensor(open_image(path), size, 'resize') for path in paths])
-    write_image(out/'least_certain.png', torch.from_numpy(image_grid(overlays, 5)).permute(2, 0, 1))
+    write_image(out/'least_certain.png', image_rows(overlays, ncols=5))
 
 # %% ../../nbs/export/segment.ipynb #n018
 @dataclass
@@ -143,9 +136,7 @@ class SegmentedFolder:
         return (f'{self.num_images} images: masks in {self.out/"masks"}, report in {self.out/"report.md"}, '
                 f'the least certain ones in {self.out/"least_certain.png"}')
 
-def _num_images(
-    images:str|Path, # A source
-)->int|None: # None for a source that is read from front to end
+def _num_images(images:str|Path)->int|None:
     "Number of images in a folder."
     if source_kind(images) != 'folder': return None
     with suppress(InputError): return sum(1 for _ in folder_items(Path(images), Counter()))
@@ -190,13 +181,8 @@ def segment_folder(
     return SegmentedFolder(out, len(rows), skipped)
 
 # %% ../../nbs/export/segment.ipynb #c076b
-def _segment_batch(
-    segmenter, # Labels
-    batch:list[tuple[str, Image.Image]], # Names and images
-    out:Path, # Target folder
-    resize_mode:str, # 'crop', 'resize' or 'pad'
-    flip:bool, # Flip test-time augmentation
-)->list[dict]: # Rows for the report
+def _segment_batch(segmenter, batch:list[tuple[str, Image.Image]], out:Path, resize_mode:str,
+                   flip:bool)->list[dict]:
     "Predict the masks of a few images, and write them."
     inputs = torch.stack([image_tensor(image, segmenter.image_size, resize_mode) for _, image in batch])
     labels = segmenter.segment(inputs, batch_size=len(batch), return_probs=True, flip=flip)

@@ -83,7 +83,9 @@ def compute_targets(
                 m = F.interpolate(m, size=sides[block], mode='bilinear', antialias=True)
             files[block][start:start + batch_size] = m.half().cpu().numpy()
         done = min(len(images), start + batch_size)
-        if count % 64 == 0 or done == len(images): _save_progress(folder, files, identity, done)
+        if count % 64 and done < len(images): continue
+        for file in files.values(): file.flush() # before what says that they are there
+        write_json(folder/'progress.json', dict(identity=identity, done=done))
     statistics = [_channel_statistics(files[block]) for block in pairs]
     return AlignmentTargets([files[block] for block in pairs], *(list(column) for column in zip(*statistics)))
 
@@ -105,11 +107,6 @@ def _open_files(folder:Path, shapes:dict, identity:dict)->tuple[dict, int]:
             raise InputError(f'{path}: expected maps that this run had written, found another file; delete it'
                              ) from None
     return files, known['done'] if resumed else 0
-
-def _save_progress(folder:Path, files:dict, identity:dict, done:int):
-    "Write how many images are done, after their maps are on the disk."
-    for file in files.values(): file.flush()
-    write_json(folder/'progress.json', dict(identity=identity, done=done))
 
 def _channel_statistics(maps:np.ndarray)->tuple[torch.Tensor, torch.Tensor]:
     "Mean and standard deviation of each channel, `[c, 1, 1]` each, over up to 1,024 images."

@@ -32,7 +32,7 @@ class FinetuneConfig:
     "How a diffusion model's network is fine-tuned."
     steps: int = 800 # Optimiser steps
     batch_size: int = 24 # Images in a step
-    labelled_share: float = 2/3 # Share of labelled images in a batch; the others are labelled by the teacher
+    labelled_share: float = .667 # Share of labelled images in a batch; the others are labelled by the teacher
     confidence: float = .9 # Probability from which on the teacher's label of a pixel counts
     lr: float = 5e-4 # Peak learning rate of the network, after a warm-up of 50 steps; cosine decay to zero
     head_lr: float = 1e-3 # Peak learning rate of the new layers

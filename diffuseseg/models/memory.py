@@ -34,9 +34,7 @@ class FitPlan:
         return f'{self.images} images, {features}, at most {self.pixels} pixels to learn from, {peak}'
 
 # %% ../../nbs/models/memory.ipynb #c057
-def _floats(
-    shapes:Iterable[tuple[int, int]], # Channels and side of each map
-)->int: # Numbers in the maps of one image
+def _floats(shapes:Iterable[tuple[int, int]])->int:
     "The size of maps."
     return sum(channels*side**2 for channels, side in shapes)
 
