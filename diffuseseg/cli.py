@@ -481,7 +481,7 @@ def _finetune(
     **settings, # Of `load_labelled`, `finetune` and `FinetuneConfig`
 ):
     "Fine-tune the diffusion network itself: a segmenter of one forward pass, in one file."
-    from diffuseseg.core import InputError, output_file
+    from diffuseseg.core import InputError, import_optional, output_file
     from diffuseseg.datasets.sources import load_source, report_skipped
     from diffuseseg.ensemble import Segmenter
     from diffuseseg.export.onnx import export_onnx
@@ -489,6 +489,7 @@ def _finetune(
     for path in filter(None, (out, onnx)):
         if path.exists() and not overwrite:
             raise InputError(f'{path}: expected a new file, found one; --overwrite replaces it')
+    if onnx: import_optional('onnxscript', 'onnxscript', 'onnx') # missing: said before the work
     teacher = _open_segmenter(head, model, device)
     if not isinstance(teacher, Segmenter):
         raise InputError(f'{head}: expected a head of fit as the teacher, found a fine-tuned segmenter')

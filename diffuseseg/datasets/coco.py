@@ -135,6 +135,7 @@ def _find_image(
         with collecting(faults): return collector.finder.find(value_of(row, key, str))
     raise InputError(faults[0])
 
+# %% ../../nbs/datasets/coco.ipynb #c100bc
 def list_coco(
     images:Path, # Folder of images
     masks:Path, # The JSON file, or a folder with no other JSON file than this

@@ -357,6 +357,7 @@ The same weights and settings make the same pairs again. Left out:
 {classes}
 '''
 
+# %% ../../nbs/export/export.ipynb #c044bc
 def _data_card(
     stats:DatasetStats, # Of the pairs that were written
     settings:dict, # From settings.json

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from ..core import (InputError, generator, load_tensors, pick_device, pick_precision, progress,
+from ..core import (InputError, check_images, generator, load_tensors, pick_device, pick_precision,
+                             progress,
                              save_tensors, to_float, to_uint8)
 from ..data import ClassList, LabelledPairs
 from ..ensemble import (Segmentation, Segmenter, check_labels, entropy, flip_masks,
@@ -119,15 +120,13 @@ def logits(self:FinetunedSegmenter,
 @patch
 @torch.inference_mode()
 def segment(self:FinetunedSegmenter,
-    images:torch.Tensor, # uint8 `[N, C, H, W]`
+    images:torch.Tensor, # uint8 `[N, C, H, W]` of the network's size
     batch_size:int=16, # Images at a time
     return_probs:bool=False, # Also return the class probabilities
     flip:bool=True, # Flip test-time augmentation: better masks, twice the time
 )->Segmentation: # Its uncertainty is the entropy of the probabilities, in bits
-    "Masks of images. Images of other channels raise `InputError`."
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.image_channels:
-        raise InputError(f'images: expected uint8 [N, {self.image_channels}, H, W], '
-                         f'found {str(images.dtype).removeprefix("torch.")} {list(images.shape)}')
+    "Masks of images. Images of other channels or sizes raise `InputError`."
+    check_images(images, (self.image_channels,), self.image_size)
     self.eval()
     device = next(self.parameters()).device
     flipped_ids = flipped_class_ids(self.classes)[:self.classes.num_classes]
@@ -186,6 +185,7 @@ def _mirror(
     images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     return images, torch.where(mirrored[:, None, None], flip_masks(masks, classes), masks)
 
+# %% ../../nbs/models/finetune.ipynb #f018c
 def _move(
     images:torch.Tensor, # In [-1, 1], `[N, C, H, W]`
     masks:torch.Tensor, # uint8 `[N, H, W]`
@@ -299,6 +299,7 @@ def finetune(
     segmenter = FinetunedSegmenter(net, diffusion.scheduler, labelled.classes, config, **info)
     return _train(segmenter.to(diffusion.device), labelled, taught, show_progress)
 
+# %% ../../nbs/models/finetune.ipynb #f027c
 def _generate(
     diffusion:DiffusionModel, # The model
     n:int, # How many
