@@ -24,8 +24,8 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..core import InputError, progress, read_json, read_text
-from ..data import (ClassList, ImageWarning, LabelledPairs, image_tensor, list_images, to_bytes,
-                             visible_files)
+from ..data import ClassList, ImageWarning, LabelledPairs, image_tensor, to_bytes
+from .matching import list_images, visible_files
 
 # %% ../../nbs/datasets/annotations.ipynb #c006
 class ErrorList(InputError):

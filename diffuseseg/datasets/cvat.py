@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..core import InputError, read_text
-from ..data import ClassList, visible_files
+from ..data import ClassList
 from .annotations import (Annotations, annotation_file, collecting, error_context, shorten)
 from .class_lists import as_label, classes_of_names
+from .matching import visible_files
 from .regions import (FEW_POINTS, LabelCollector, as_points, box_points, collected,
                                          fill_ellipse,
                                          fill_polygon, fill_runs, place)

@@ -20,8 +20,9 @@ from glob import glob
 from pathlib import Path
 
 from ..core import InputError, import_optional, read_text
-from ..data import (IMAGE_WORDS, image_suffixes, list_images, open_image, visible_files,
-                             without_words)
+from ..data import open_image
+from .matching import (IMAGE_WORDS, image_suffixes, list_images, visible_files,
+                                          without_words)
 
 # %% ../../nbs/datasets/image_files.ipynb #c008
 @dataclass

@@ -16,8 +16,7 @@ from fastcore.meta import delegates
 from PIL import Image
 
 from ..core import InputError, read_json
-from ..data import (ClassList, LabelledPairs, check_ignored, list_images, match_files,
-                             to_8_bits, visible_files)
+from ..data import ClassList, LabelledPairs, check_ignored, to_8_bits
 from .annotations import Annotations, check_other_tools, collecting
 from .class_lists import capital_notes, class_file, read_classes, suggestion
 from .coco import list_coco
@@ -26,6 +25,7 @@ from .labelme import list_labelme
 from .labelstudio import list_labelstudio
 from .mask_folders import (list_celebamask, list_folders, list_npy, list_voc, release_name,
                                               voc_classes)
+from .matching import list_images, match_files, visible_files
 from .yolo import has_yolo_labels, list_yolo
 
 # %% ../../nbs/datasets/labelled.ipynb #c074

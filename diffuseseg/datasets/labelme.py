@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from ..core import InputError, read_json
-from ..data import ClassList, name_in
+from ..data import ClassList
 from .annotations import (Annotations, annotation_files, collecting, error_context,
                                              last_part, shorten, value_of)
+from .matching import name_in
 from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points,
                                          collected, embedded_image,
                                          fill_ellipse, fill_polygon, image_region, place)

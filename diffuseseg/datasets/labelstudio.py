@@ -14,9 +14,10 @@ from urllib.parse import parse_qs, unquote
 import numpy as np
 
 from ..core import InputError, read_json
-from ..data import ClassList, image_suffixes
+from ..data import ClassList
 from .annotations import (Annotations, annotation_file, collecting, error_context, shorten,
                                              value_of)
+from .matching import image_suffixes
 from .regions import (FEW_POINTS, LabelCollector, as_points, as_size, box_points,
                                          collected, embedded_image,
                                          fill_ellipse, fill_polygon, image_region)

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ..core import InputError, read_text
-from ..data import (ClassList, MaskSet, binary_ids, by_name, celebamask_classes, check_ids,
-                             list_images, mask_ids, match_files, name_in, open_image, visible_files)
+from ..data import (ClassList, MaskSet, binary_ids, celebamask_classes, check_ids, mask_ids,
+                             open_image)
 from .annotations import (Annotations, ErrorList, LabelledImage, collecting, error_context,
                                              last_part)
 from .class_lists import (CLASS_FILES, RELEASE_NAMES, background_id, class_file, class_id,
                                              known_classes, suggestion)
+from .matching import by_name, list_images, match_files, name_in, visible_files
 
 # %% ../../nbs/datasets/mask_folders.ipynb #c034
 def _read_ids(

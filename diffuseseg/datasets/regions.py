@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from ..core import InputError
-from ..data import ClassList, name_in, open_image
+from ..data import ClassList, open_image
 from .annotations import (Annotations, ErrorList, ImageFinder, LabelledImage, collecting,
                                              error_context, shorten)
 from .class_lists import as_label, background_id, class_id, classes_of_labels
+from .matching import name_in
 
 # %% ../../nbs/datasets/regions.ipynb #c025
 def as_points(

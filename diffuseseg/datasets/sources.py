@@ -24,12 +24,12 @@ import torch
 from PIL import Image
 
 from ..core import InputError, content_hash, import_optional, progress, read_json, write_text
-from ..data import (ImageWarning, image_tensor, list_images, open_cache, open_image, to_bytes,
-                             write_cache)
+from ..data import ImageWarning, image_tensor, open_cache, open_image, to_bytes, write_cache
 from .arrays import array_images
 from .image_files import (MASK_WORDS, MAX_FILE, Item, bad_item, file_item, folder_items,
                                              is_image_name, list_counts, list_items, printable, read_list,
                                              shard_paths, tar_items)
+from .matching import list_images
 
 # %% ../../nbs/datasets/sources.ipynb #c011
 def read_item(

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ..core import InputError, import_optional, read_text, read_yaml
-from ..data import ClassList, list_images, visible_files
+from ..data import ClassList
 from .annotations import Annotations, collecting, error_context, shorten
 from .class_lists import CLASS_FILES, as_label, class_file, classes_of_names
+from .matching import list_images, visible_files
 from .regions import FEW_POINTS, LabelCollector, as_points, collected, fill_polygon
 
 # %% ../../nbs/datasets/yolo.ipynb #n006

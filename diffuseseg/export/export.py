@@ -24,7 +24,8 @@ import diffuseseg
 from ..core import (CLAIM_FILE, InputError, atomic_path, content_hash, import_optional,
                              output_folder, progress, read_json, read_text, remove_files, write_error,
                              write_json, write_text)
-from ..data import ClassList, list_images, mask_image, open_image, read_mask, write_image
+from ..data import ClassList, mask_image, open_image, read_mask, write_image
+from ..datasets.matching import list_images
 from ..evaluate import markdown_table
 from .filters import (drop_duplicates, drop_uncertain, remove_small_components,
                                        subsample_common_classes, thumbnail)

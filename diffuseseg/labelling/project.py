@@ -20,11 +20,11 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..core import InputError, output_folder, read_json, write_json, write_text
-from ..data import (fit_box, image_tensor, list_images, open_image, read_mask, to_bytes,
-                             write_mask)
+from ..data import fit_box, image_tensor, open_image, read_mask, to_bytes, write_mask
 from ..datasets.annotations import collecting
 from ..datasets.class_lists import ClassList, known_classes, read_classes
 from ..datasets.labelled import find_labelled
+from ..datasets.matching import list_images
 
 # %% ../../nbs/labelling/project.ipynb #c039
 _COLORS = ['9aa5b1', 'e8590c', '1c7ed6', '37b24d', 'f59f00', 'ae3ec9', '0ca678', 'f06595', '5c4bd3', '82c91e',
