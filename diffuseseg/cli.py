@@ -90,7 +90,6 @@ def _read_options(source:str, name:str)->dict[str, _Option]:
         options |= {key: option for key, option in more.items() if key not in options and not option.required}
     return options
 
-# %% ../nbs/10_cli.ipynb #c011
 _NONE = ('', '~', 'null', 'none')
 _WORDS = dict(true=True, yes=True, on=True, false=False, no=False, off=False)
 
@@ -214,6 +213,19 @@ def _is_main_process()->bool:
     "Whether this is the one of several processes that prints and writes."
     return os.environ.get('RANK', '0') == '0'
 
+def _report_run(out:Path, skipped:list):
+    "Say where a training run stands, and what to type next."
+    from diffuseseg.datasets.sources import report_skipped
+    from diffuseseg.models.run_folder import run_progress
+    progress = run_progress(out)
+    state = 'complete' if progress['finished'] else 'paused'
+    print(f'{out/"model.safetensors"}: {state} after {progress["step"]:,} steps, {progress["images"]:,} '
+          f'images seen; curves and previews in {out/"report.html"}')
+    report_skipped(skipped, out)
+    fit = _line('fit', model=out, images='LABELLED', masks='MASKS', out=out/'head.safetensors')
+    resume = _line('train', config=out/'config.yaml') + '  # resumes'
+    _next(*([] if progress['finished'] else [resume]), fit)
+
 # %% ../nbs/10_cli.ipynb #c007x
 def _train(
     images:Path, # Folder of images with its subfolders; or a list, tar pattern, data set (hf:NAME) or array
@@ -241,38 +253,25 @@ def _train(
     from diffuseseg.unet import build
     config = TrainConfig(**_take(settings, TrainConfig))
     start = load_diffusion(init, 'cpu') if init else None
-    shape = dict(preset=preset, image_size=size, image_channels=channels)
-    shape |= dict(schedule=schedule, prediction=prediction)
+    shape = dict(preset=preset, image_size=size, image_channels=channels, schedule=schedule,
+                 prediction=prediction)
     net, scheduler = _network(start, dropout, {k: v for k, v in shape.items() if v is not None})
     resize_mode = resize_mode or (start.resize_mode if start else 'crop')
-    reading = _take(settings, load_source)
-    source = load_source(images, net.image_size, net.image_channels, resize_mode=resize_mode, **reading)
+    source = load_source(images, net.image_size, net.image_channels, resize_mode=resize_mode,
+                         **_take(settings, load_source))
     training, held = _hold_out(source.images, held_out, config.seed)
-    def preview(diffusion): return sample(diffusion, n=previews, seed=config.seed)
+    preview = partial(sample, n=previews, seed=config.seed)
     encoder = load_encoder(align, settings['device'], load_diffusion) if align else None
-    shown = previews and net.image_channels in (1, 3)
+    if not previews or net.image_channels not in (1, 3): preview = None
     if _is_main_process():
         parameters = sum(p.numel() for p in build(net).parameters())
-        print(f'{len(training):,} images of {net.image_size}x{net.image_size}, '
-              f'{len(held) if held is not None else 0} held out; a network with {parameters/1e6:.1f} M '
-              f'parameters')
+        num_held = len(held) if held is not None else 0
+        print(f'{len(training):,} images of {net.image_size}x{net.image_size}, {num_held} held out; '
+              f'a network with {parameters/1e6:.1f} M parameters')
     with output_file(out/'model.safetensors'):
         train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
-              encoder=encoder, resize_mode=resize_mode, preview=preview if shown else None, **settings)
+              encoder=encoder, resize_mode=resize_mode, preview=preview, **settings)
     if _is_main_process(): _report_run(out, source.skipped)
-
-def _report_run(out:Path, skipped:list):
-    "Say where a training run stands, and what to type next."
-    from diffuseseg.datasets.sources import report_skipped
-    from diffuseseg.models.run_folder import run_progress
-    progress = run_progress(out)
-    state = 'complete' if progress['finished'] else 'paused'
-    print(f'{out/"model.safetensors"}: {state} after {progress["step"]:,} steps, {progress["images"]:,} '
-          f'images seen; curves and previews in {out/"report.html"}')
-    report_skipped(skipped, out)
-    fit = _line('fit', model=out, images='LABELLED', masks='MASKS', out=out/'head.safetensors')
-    resume = _line('train', config=out/'config.yaml') + '  # resumes'
-    _next(*([] if progress['finished'] else [resume]), fit)
 
 # %% ../nbs/10_cli.ipynb #c009x
 def _network(
@@ -470,8 +469,7 @@ def _finetune(
     images:Path, # Folder of labelled images, as for fit
     masks:Path, # Folder of masks with the names of the images, or file or folder of annotations
     out:Path, # Segmenter to write, such as segmenter.safetensors
-    # Folder of images without labels, or another source, as for train; None: generate
-    unlabelled:Path|None=None,
+    unlabelled:Path|None=None, # Images without labels, a source as for train; None: generated ones
     classes:Path|None=None, # Class list, its file or well-known name; by default that of labels or head
     model:str|None=None, # Diffusion model, if the head cannot find it: as for fit
     resize_mode:str|None=None, # For images that are not square: 'crop', 'resize', 'pad'; None as in training
@@ -486,16 +484,15 @@ def _finetune(
     from diffuseseg.ensemble import Segmenter
     from diffuseseg.export.onnx import export_onnx
     from diffuseseg.models.finetune import FinetuneConfig, finetune, save_finetuned
-    for path in filter(None, (out, onnx)):
-        if path.exists() and not overwrite:
-            raise InputError(f'{path}: expected a new file, found one; --overwrite replaces it')
+    for path in (path for path in (out, onnx) if path and path.exists() and not overwrite):
+        raise InputError(f'{path}: expected a new file, found one; --overwrite replaces it')
     if onnx: import_optional('onnxscript', 'onnxscript', 'onnx') # missing: said before the work
     teacher = _open_segmenter(head, model, device)
     if not isinstance(teacher, Segmenter):
         raise InputError(f'{head}: expected a head of fit as the teacher, found a fine-tuned segmenter')
     config = FinetuneConfig(**_take(settings, FinetuneConfig))
-    shape = dict(size=teacher.image_size, channels=teacher.image_channels)
-    shape['resize_mode'] = resize_mode or teacher.resize_mode
+    shape = dict(size=teacher.image_size, channels=teacher.image_channels,
+                 resize_mode=resize_mode or teacher.resize_mode)
     reading = {key: settings[key] for key in ('skip_bad', 'value_range')}
     pairs = _read_labelled(images, masks, classes, settings, onto=teacher.classes, **shape)
     if unlabelled:
@@ -506,8 +503,8 @@ def _finetune(
         segmenter = finetune(teacher, pairs, config=config, **settings)
         save_finetuned(out, segmenter)
         if onnx: export_onnx(onnx, segmenter)
-    number = segmenter.info['unlabelled']
-    print(f'{out}: fine-tuned on {len(pairs)} labelled images, and {number:,} that the head labelled')
+    taught = segmenter.info['unlabelled']
+    print(f'{out}: fine-tuned on {len(pairs)} labelled images, and {taught:,} that the head labelled')
     if onnx: print(f'{onnx}: the same for other programs')
     _next(_line('evaluate', head=out, images='OTHERS', masks='THEIR_MASKS'),
           _line('segment', head=out, images='FOLDER', out='segmented'))
@@ -636,6 +633,7 @@ def _label(
     from diffuseseg.labelling.app import label_command
     label_command(**settings)
 
+# %% ../nbs/10_cli.ipynb #c036
 def _pull(
     **settings, # Of `pull`
 ):

@@ -161,7 +161,6 @@ def write_json(
     "Write `obj` to `path` as JSON, atomically."
     write_text(path, json.dumps(obj, indent=1) + '\n')
 
-# %% ../nbs/00_core.ipynb #c033
 def read_text(
     path:str|Path, # An existing file
 )->str:
@@ -368,6 +367,7 @@ def output_file(
         finally:
             if first: lock_path.unlink(missing_ok=True)
 
+# %% ../nbs/00_core.ipynb #c074
 def _lock(file, path:Path):
     "Lock an open file until it is closed; `InputError` if another process holds it."
     if not fcntl: return

@@ -445,6 +445,13 @@ def info(self:Trainer)->dict:
     elif 'aligned_with' in before: result['aligned_with'] = before['aligned_with']
     return result
 
+def _run_settings(trainer:Trainer, net_config:UNetConfig, images:torch.Tensor, encoder:Encoder|None)->dict:
+    "What `run.json` holds, and what a resumed run must agree with."
+    start = dict(model=trainer.init.model_id if trainer.init else None)
+    if encoder is not None: start |= dict(encoder=encoder.name, encoder_id=encoder.encoder_id)
+    return dict(unet=asdict(net_config), scheduler=trainer.scheduler.to_dict(), train=asdict(trainer.config),
+                data=data_summary(images), start=start)
+
 # %% ../nbs/04_train.ipynb #c049
 def _diverged(out:str|Path, step:int)->InputError:
     "The error for a loss or weights that are not finite."
@@ -702,10 +709,3 @@ def train(
     if log_with: trainer.accelerator.end_training()
     trainer.accelerator.wait_for_everyone()
     return as_diffusion(trainer.best.net, scheduler, **trainer.info())
-
-def _run_settings(trainer:Trainer, net_config:UNetConfig, images:torch.Tensor, encoder:Encoder|None)->dict:
-    "What `run.json` holds, and what a resumed run must agree with."
-    start = dict(model=trainer.init.model_id if trainer.init else None)
-    if encoder is not None: start |= dict(encoder=encoder.name, encoder_id=encoder.encoder_id)
-    return dict(unet=asdict(net_config), scheduler=trainer.scheduler.to_dict(), train=asdict(trainer.config),
-                data=data_summary(images), start=start)

@@ -11,6 +11,7 @@ from copy import copy
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from ..core import generator
 from ..data import LabelledPairs, celebamask_classes
@@ -93,75 +94,90 @@ def tones(codes:str)->np.ndarray: # float32 `[N, 3]`, 0 to 1
 class Traits:
     "All that distinguishes face `i` of `seed`. Lengths are in 64ths of the picture's side."
     def __init__(self, seed:int, i:int):
-        self.dice = u = FaceRandom(seed, i)
-        # hair, hats and what goes with them
-        styles = ['short']*3 + ['fringe', 'bob', 'bob'] + ['long']*3 + ['curly', 'afro', 'bun', 'bald']
-        self.style = u.pick(styles)
-        self.front = u.pick(['round', 'flat', 'swept', 'middle'])
-        self.grow = u(1.5, 4.5)
-        self.part = u.pick([-1, 1])*u(.1, .4)
-        self.hairline = u(-20, -16)
-        self.long_w = u(19, 24)
-        self.opening_w = u(13.6, 16.2)
-        self.wave = u(0, 1.5)
-        has_hat = u.chance(.12) and self.style not in ('afro', 'bun')
-        self.hat = u.pick(['beanie', 'brim', 'cap']) if has_hat else None
-        has_beard = self.style in ('short', 'bald') and u.chance(.45)
-        self.beard = u.pick(['stubble', 'full', 'goatee']) if has_beard else None
-        self.glasses = u.pick(['round', 'square', 'sun']) if u.chance(.16) else None
-        self.earring = u.pick(['stud', 'drop', 'hoop']) if u.chance(.25) and not self.beard else None
-        self.necklace = u.pick(['chain', 'beads']) if u.chance(.2) else None
-        # pose and shape
-        self.x = u(-1.5, 1.5)
-        self.y = u(-2.2, .2) + 3*bool(self.hat)
-        self.angle = u(-.12, .12)
-        self.scale = u(1.02, 1.15)
-        self.yaw = u(-1, 1)
-        self.wide = u(.95, 1.06)
-        self.jaw = u(12.5, 15.5)
-        self.chin = u(24, 27)
-        self.eye_x = u(6.3, 7.2)
-        self.eye_w = u(3.1, 3.9)
-        self.eye_h = u(1.6, 2.4)
-        self.slant = u(-.05, .12)
-        self.brow_y = u(-7.6, -6.2)
-        self.brow_h = u(.6, 1.25)
-        self.brow_arc = u(.4, 1.6)
-        self.brow_tilt = u(-.5, .25)
-        self.nose_w = u(3.1, 4.4)
-        self.nose_y = u(6.6, 8.4)
-        self.lip_w = u(5.2, 7.2)
-        self.lip_u = u(1.2, 2)
-        self.lip_l = u(1.7, 2.8)
-        self.smile = u(.2, 3)
-        self.open = u(1.2, 3.2) if u.chance(.5) else 0
-        self.neck = u(9, 12)
-        self.shoulder = u(-2, 4)
-        self.neckline = u.pick(['round', 'vee', 'collar', 'high'])
-        # colours
-        tone = u(0, 7)
-        skins = tones('ffe0c8 f5d0b2 eabe9c ddaa82 c68e66 a36e4c 7c5036 583828')
-        self.skin = skins[int(tone)] + (tone % 1)*(skins[int(tone) + 1] - skins[int(tone)])
-        hairs = tones('18141a 302018 54361f b0aeac 7a4e2c 964622 c48c46 e4c482 e8e6e2')[:4 if tone > 4 else 9]
-        self.hair = u.pick(tones('ce6082 3c788c 7a5ab0') if u.chance(.06) else hairs)*u(.85, 1.15)
-        irises = tones('462a18 281e1a 60401f 3c6ea0 508c6e 78909c')[:2 if tone > 4 else 6]
-        self.iris = u.pick(irises)*u(.85, 1.2)
-        self.lip = self.skin*u.pick(tones('e69e99 d98085 cc5460 f2b3a8'))
-        self.cloth = u.color(.9)
-        self.cloth2 = u.color(.9)
-        self.hat_color = u.color(.9)
-        self.walls = [u.color(.6, .5, 1) for _ in range(3)]
-        self.metal = u.pick(tones('edc759 d9dee6 f2eddf'))
-        self.frame = u.pick(tones('1a1a1f 59331f bf9e4d 991a26'))
-        self.pattern = u.pick(['plain', 'plain', 'stripes', 'hoops'])
-        self.clutter = u.pick(['plain', 'blobs', 'stripes', 'window'])
-        self.light = u(0, 2*math.pi)
-        self.contrast = u(.05, .2)
-        self.noise = u(.002, .008)*u.chance(.5)
-        self.phase = u(0, 2*math.pi)
-        self.blush = u(0, .3)
-        self.makeup = u(0, .5)
-        self.freckles = u(.1, .3)*u.chance(.2)
+        self.dice = FaceRandom(seed, i)
+        self._draw_style(self.dice)
+        self._draw_shape(self.dice)
+        self._draw_colors(self.dice)
+
+# %% ../../nbs/datasets/faces.ipynb #c028b
+@patch
+def _draw_style(self:Traits, u:FaceRandom):
+    "Hair, hats and what goes with them."
+    styles = ['short']*3 + ['fringe', 'bob', 'bob'] + ['long']*3 + ['curly', 'afro', 'bun', 'bald']
+    self.style = u.pick(styles)
+    self.front = u.pick(['round', 'flat', 'swept', 'middle'])
+    self.grow = u(1.5, 4.5)
+    self.part = u.pick([-1, 1])*u(.1, .4)
+    self.hairline = u(-20, -16)
+    self.long_w = u(19, 24)
+    self.opening_w = u(13.6, 16.2)
+    self.wave = u(0, 1.5)
+    has_hat = u.chance(.12) and self.style not in ('afro', 'bun')
+    self.hat = u.pick(['beanie', 'brim', 'cap']) if has_hat else None
+    has_beard = self.style in ('short', 'bald') and u.chance(.45)
+    self.beard = u.pick(['stubble', 'full', 'goatee']) if has_beard else None
+    self.glasses = u.pick(['round', 'square', 'sun']) if u.chance(.16) else None
+    self.earring = u.pick(['stud', 'drop', 'hoop']) if u.chance(.25) and not self.beard else None
+    self.necklace = u.pick(['chain', 'beads']) if u.chance(.2) else None
+
+# %% ../../nbs/datasets/faces.ipynb #c028c
+@patch
+def _draw_shape(self:Traits, u:FaceRandom):
+    "Pose and shape."
+    self.x = u(-1.5, 1.5)
+    self.y = u(-2.2, .2) + 3*bool(self.hat)
+    self.angle = u(-.12, .12)
+    self.scale = u(1.02, 1.15)
+    self.yaw = u(-1, 1)
+    self.wide = u(.95, 1.06)
+    self.jaw = u(12.5, 15.5)
+    self.chin = u(24, 27)
+    self.eye_x = u(6.3, 7.2)
+    self.eye_w = u(3.1, 3.9)
+    self.eye_h = u(1.6, 2.4)
+    self.slant = u(-.05, .12)
+    self.brow_y = u(-7.6, -6.2)
+    self.brow_h = u(.6, 1.25)
+    self.brow_arc = u(.4, 1.6)
+    self.brow_tilt = u(-.5, .25)
+    self.nose_w = u(3.1, 4.4)
+    self.nose_y = u(6.6, 8.4)
+    self.lip_w = u(5.2, 7.2)
+    self.lip_u = u(1.2, 2)
+    self.lip_l = u(1.7, 2.8)
+    self.smile = u(.2, 3)
+    self.open = u(1.2, 3.2) if u.chance(.5) else 0
+    self.neck = u(9, 12)
+    self.shoulder = u(-2, 4)
+    self.neckline = u.pick(['round', 'vee', 'collar', 'high'])
+
+# %% ../../nbs/datasets/faces.ipynb #c028d
+@patch
+def _draw_colors(self:Traits, u:FaceRandom):
+    "Colours, patterns and light."
+    tone = u(0, 7)
+    skins = tones('ffe0c8 f5d0b2 eabe9c ddaa82 c68e66 a36e4c 7c5036 583828')
+    self.skin = skins[int(tone)] + (tone % 1)*(skins[int(tone) + 1] - skins[int(tone)])
+    hairs = tones('18141a 302018 54361f b0aeac 7a4e2c 964622 c48c46 e4c482 e8e6e2')[:4 if tone > 4 else 9]
+    self.hair = u.pick(tones('ce6082 3c788c 7a5ab0') if u.chance(.06) else hairs)*u(.85, 1.15)
+    irises = tones('462a18 281e1a 60401f 3c6ea0 508c6e 78909c')[:2 if tone > 4 else 6]
+    self.iris = u.pick(irises)*u(.85, 1.2)
+    self.lip = self.skin*u.pick(tones('e69e99 d98085 cc5460 f2b3a8'))
+    self.cloth = u.color(.9)
+    self.cloth2 = u.color(.9)
+    self.hat_color = u.color(.9)
+    self.walls = [u.color(.6, .5, 1) for _ in range(3)]
+    self.metal = u.pick(tones('edc759 d9dee6 f2eddf'))
+    self.frame = u.pick(tones('1a1a1f 59331f bf9e4d 991a26'))
+    self.pattern = u.pick(['plain', 'plain', 'stripes', 'hoops'])
+    self.clutter = u.pick(['plain', 'blobs', 'stripes', 'window'])
+    self.light = u(0, 2*math.pi)
+    self.contrast = u(.05, .2)
+    self.noise = u(.002, .008)*u.chance(.5)
+    self.phase = u(0, 2*math.pi)
+    self.blush = u(0, .3)
+    self.makeup = u(0, .5)
+    self.freckles = u(.1, .3)*u.chance(.2)
 
 # %% ../../nbs/datasets/faces.ipynb #c031
 def draw_wall(c:Canvas, t:Traits):

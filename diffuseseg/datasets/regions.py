@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image
 
 from ..core import InputError
@@ -247,24 +248,26 @@ class LabelCollector:
             return [Region(as_label(label), draw, what)]
         except InputError as e: return [Region(None, partial(_unreadable, str(e)), what)]
 
-    def add(self,
-        file:Path|None, # The image file; None if the image is embedded
-        regions:list[Region], # In the order of drawing
-        what:str, # Where the image stands in the annotations
-        size:tuple[int|None, int|None]=(None, None), # Width and height as the annotations say
-        name:str|None=None, # Of the labelled image; None for that of the file
-        open:Callable[[], Image.Image]|None=None, # Decodes the image; None to open the file
-        source:Path|str|None=None, # Named in errors of the regions; None for that of all
-        key=None, # What tells an embedded image from others
-    ):
-        "Add an image with its regions. One that was added before raises `InputError`."
-        key = file or key
-        if key in self.entries:
-            raise InputError(f'expected an image of its own, found that of {self.entries[key].what} again')
-        self.entries[key] = _Entry(
-            what, name=name or name_in(file, self.images), file=file, regions=regions,
-            open=partial(_open_sized, open or partial(open_image, file), size, file or name),
-            source=source or self.source)
+# %% ../../nbs/datasets/regions.ipynb #n016b
+@patch
+def add(self:LabelCollector,
+    file:Path|None, # The image file; None if the image is embedded
+    regions:list[Region], # In the order of drawing
+    what:str, # Where the image stands in the annotations
+    size:tuple[int|None, int|None]=(None, None), # Width and height as the annotations say
+    name:str|None=None, # Of the labelled image; None for that of the file
+    open:Callable[[], Image.Image]|None=None, # Decodes the image; None to open the file
+    source:Path|str|None=None, # Named in errors of the regions; None for that of all
+    key=None, # What tells an embedded image from others
+):
+    "Add an image with its regions. One that was added before raises `InputError`."
+    key = file or key
+    if key in self.entries:
+        raise InputError(f'expected an image of its own, found that of {self.entries[key].what} again')
+    self.entries[key] = _Entry(
+        what, name=name or name_in(file, self.images), file=file, regions=regions,
+        open=partial(_open_sized, open or partial(open_image, file), size, file or name),
+        source=source or self.source)
 
 # %% ../../nbs/datasets/regions.ipynb #n018
 def _notes(

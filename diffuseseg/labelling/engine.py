@@ -88,17 +88,19 @@ class LabelEngine:
         self._cache = project.folder/'features'/content_hash(key.encode())[:12]
         if head: self._show(FittedHead(head.ensemble, 'given', -1))
 
-    def _show(self, head:FittedHead):
-        "Predict with a head from now on, unless the final one knows the same strokes."
-        with self._lock:
-            final = self.final
-            if head.kind == 'final' or final is None or final.revision != head.revision:
-                self.version += 1
-                self.shown = replace(head, version=self.version)
-            self.fitted_revision = max(self.fitted_revision, head.revision)
-
     @property
     def resize_mode(self)->str: return self.diffusion.resize_mode # how an image becomes a square
+
+# %% ../../nbs/labelling/engine.ipynb #c006c
+@patch
+def _show(self:LabelEngine, head:FittedHead):
+    "Predict with a head from now on, unless the final one knows the same strokes."
+    with self._lock:
+        final = self.final
+        if head.kind == 'final' or final is None or final.revision != head.revision:
+            self.version += 1
+            self.shown = replace(head, version=self.version)
+        self.fitted_revision = max(self.fitted_revision, head.revision)
 
 # %% ../../nbs/labelling/engine.ipynb #c008
 @patch
@@ -232,6 +234,7 @@ def _rows_of(self:LabelEngine, i:int, mask:torch.Tensor)->tuple:
     both = [self._pixel_rows(i, mask, False), self._pixel_rows(i, flipped, True)]
     return tuple(torch.cat(part) for part in zip(*both))
 
+# %% ../../nbs/labelling/engine.ipynb #c014b
 @patch
 def _train(self:LabelEngine, tables:list[tuple[torch.Tensor, torch.Tensor]])->PixelEnsemble:
     "An ensemble that reads PCA components."
