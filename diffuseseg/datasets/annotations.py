@@ -60,7 +60,7 @@ class LabelledImage:
     name:str # Its path in the folder without the ending
     open:Callable[[], Image.Image] # Decodes the image
     draw:Callable[[tuple[int, int]|None], np.ndarray] # From width and height to class ids, uint8 `[H, W]`
-    source:Path # The file of its labels, named in errors
+    source:Path|str # The file of its labels, or a place in it, named in errors
     drawn:bool=True # Whether `draw` needs the size of the image, or has a size of its own
     file:Path|None=None # The image file, where annotations name it
 

@@ -156,9 +156,9 @@ FEW_POINTS = 'of fewer than three points', 'they have no area' # for `LabelColle
 
 def draw_regions(
     regions:list[Region], # Later ones cover earlier ones
+    size:tuple[int, int], # Width and height
     classes:ClassList, # What the labels become
     source:Path|str, # Named in errors
-    size:tuple[int, int], # Width and height
     small_on_top:bool=False, # Draw the largest first, whatever their order
     notes:list[str]|None=None, # Grows by a sentence if a region covers no pixel
 )->np.ndarray: # Class ids, uint8 `[H, W]`
@@ -203,15 +203,7 @@ def _unreadable(message:str, h:int, w:int):
     "What draws a region that could not be read."
     raise InputError(message)
 
-@dataclass
-class _Entry:
-    "An image with its regions, before the class list is known."
-    what:str # Where it stands, for errors
-    name:str # As of `LabelledImage`
-    file:Path|None # The image file; None if the image is embedded
-    open:Callable[[], Image.Image] # Decodes the image
-    regions:list[Region] # In the order of drawing
-    source:Path|str # Named in errors of the regions
+
 
 # %% ../../nbs/datasets/regions.ipynb #n016
 class LabelCollector:
@@ -223,7 +215,7 @@ class LabelCollector:
     ):
         self.images, self.source, self.classes = images, source, classes
         self.finder = ImageFinder(images)
-        self.entries = {} # by image file
+        self.entries = {} # by image file: where it stands, its regions, a `LabelledImage`
         self.faults, self.notes = [], []
         self.left_out = {} # (which regions, why) -> where they stand
 
@@ -263,11 +255,11 @@ def add(self:LabelCollector,
     "Add an image with its regions. One that was added before raises `InputError`."
     key = file or key
     if key in self.entries:
-        raise InputError(f'expected an image of its own, found that of {self.entries[key].what} again')
-    self.entries[key] = _Entry(
-        what, name=name or name_in(file, self.images), file=file, regions=regions,
-        open=partial(_open_sized, open or partial(open_image, file), size, file or name),
-        source=source or self.source)
+        raise InputError(f'expected an image of its own, found that of {self.entries[key][0]} again')
+    open = partial(_open_sized, open or partial(open_image, file), size, file or name)
+    item = LabelledImage(name or name_in(file, self.images), open, partial(draw_regions, regions),
+                         source or self.source, file=file)
+    self.entries[key] = what, regions, item
 
 # %% ../../nbs/datasets/regions.ipynb #n018
 def _notes(
@@ -276,7 +268,7 @@ def _notes(
     "What the collector left out."
     notes = [f'regions left out: {len(places):,} {which}, such as {places[0]}; {why}'
              for (which, why), places in sorted(collector.left_out.items())]
-    empty = [entry.name for entry in collector.entries.values() if not entry.regions]
+    empty = [item.name for _, regions, item in collector.entries.values() if not regions]
     if empty:
         some = f'{len(empty):,} of {len(collector.entries):,} images have no region, such as {empty[0]}'
         notes.append(f'{some}: all their pixels count as background')
@@ -290,15 +282,14 @@ def collected(
     "The labelled images of a reader."
     notes = _notes(collector)
     faults = list(collector.faults)
-    has_regions = any(entry.regions for entry in collector.entries.values())
-    if not has_regions and notes and (collector.left_out or not collector.classes):
+    entries = collector.entries.values()
+    regions = [region for _, regions, _ in entries for region in regions]
+    if not regions and notes and (collector.left_out or not collector.classes):
         faults.append(f'{collector.source}: expected regions with an area, found none; {notes[0]}')
-    labels = (region.label for entry in collector.entries.values() for region in entry.regions)
-    classes = collector.classes or own or classes_of_labels(labels)
-    images = []
+    classes = collector.classes or own or classes_of_labels(region.label for region in regions)
     notes = collector.notes + notes
-    for entry in collector.entries.values():
-        draw = partial(draw_regions, entry.regions, classes, entry.source, small_on_top=small_on_top,
-                       notes=notes)
-        images.append(LabelledImage(entry.name, entry.open, draw, collector.source, file=entry.file))
-    return Annotations(classes, sorted(images, key=lambda item: item.name), faults, notes)
+    images = sorted((item for _, _, item in entries), key=lambda item: item.name)
+    for item in images:
+        item.draw = partial(item.draw, classes=classes, source=item.source, small_on_top=small_on_top,
+                            notes=notes)
+    return Annotations(classes, images, faults, notes)

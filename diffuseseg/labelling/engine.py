@@ -264,7 +264,7 @@ def fit(self:LabelEngine):
     tables = [self.rows(i) for i in self.labelled()]
     pixels = sum(len(labels) for _, labels in tables)//2 # the other half is mirrored
     if pixels:
-        tables += self._prior_rows(pixels)
+        tables += [self._rows_of(i, mask) for i, mask in self._prior_masks(pixels).items()]
         ensemble = self._train(tables).fold_projection(*self.projection()).requires_grad_(False)
         self._show(FittedHead(ensemble, 'quick', revision))
     elif self.head: self._show(FittedHead(self.head.ensemble, 'given', revision))
@@ -272,8 +272,11 @@ def fit(self:LabelEngine):
 
 # %% ../../nbs/labelling/engine.ipynb #c017
 @patch
-def _prior_images(self:LabelEngine)->dict[int, torch.Tensor]: # Number of an image -> mask, uint8 `[S, S]`
-    "What the given head says of a tenth of the pixels of some images, 255 elsewhere; nothing without one."
+def _prior_masks(self:LabelEngine,
+    pixels:int, # About how many pixels in all
+)->dict[int, torch.Tensor]: # Number of an image without strokes -> mask, uint8 `[S, S]`
+    "What the given head says of a few pixels of some images, 255 elsewhere; nothing without one."
+    ignore = self.project.classes.ignore_index
     if self.head and self._prior is None:
         self._prior = {}
         given = FittedHead(self.head.ensemble, 'given', -1)
@@ -281,27 +284,13 @@ def _prior_images(self:LabelEngine)->dict[int, torch.Tensor]: # Number of an ima
             try: mask, _ = self._vote(i, given)
             except InputError: continue
             left_out = torch.rand(mask.shape, generator=generator(self.seed, 5, i)) >= .1
-            self._prior[i] = mask.masked_fill(left_out, self.project.classes.ignore_index)
-    return {i: mask for i, mask in (self._prior or {}).items() if i not in self.project.revisions}
-
-@patch
-def _prior_masks(self:LabelEngine,
-    pixels:int, # About how many pixels in all
-)->dict[int, torch.Tensor]: # Number of an image -> mask, uint8 `[S, S]`
-    "What the given head teaches beside the strokes."
-    ignore = self.project.classes.ignore_index
-    masks = self._prior_images()
+            self._prior[i] = mask.masked_fill(left_out, ignore)
+    masks = {i: mask for i, mask in (self._prior or {}).items() if i not in self.project.revisions}
     share = pixels/max(1, sum(int((mask != ignore).sum()) for mask in masks.values()))
-    thinned = {}
     for i, mask in masks.items():
         left_out = torch.rand(mask.shape, generator=generator(self.seed, 6, i)) >= share
-        thinned[i] = mask.masked_fill(left_out, ignore)
-    return thinned
-
-@patch
-def _prior_rows(self:LabelEngine, pixels:int)->list[tuple[torch.Tensor, torch.Tensor]]:
-    "`_prior_masks` as rows to learn from."
-    return [self._rows_of(i, mask) for i, mask in self._prior_masks(pixels).items()]
+        masks[i] = mask.masked_fill(left_out, ignore)
+    return masks
 
 # %% ../../nbs/labelling/engine.ipynb #c019
 @patch
@@ -439,21 +428,21 @@ def order(self:LabelEngine,
 def _diverse(self:LabelEngine, numbers:list[int])->list[int]:
     """Images by the greedy k-centre rule; the labelled ones are the first centres, and come after the
     chosen ones."""
-    known = [i for i in numbers if i in self.means]
-    if not known: return numbers
-    points = torch.stack([self.means[i] for i in known])
+    with_means = [i for i in numbers if i in self.means]
+    if not with_means: return numbers
+    points = torch.stack([self.means[i] for i in with_means])
     points = (points - points.mean(0))/points.std(0, correction=0).clamp_min(1e-6)
-    distance = torch.full((len(known),), float('inf'))
-    centres = [k for k, i in enumerate(known) if i in self.project.revisions] or [0]
-    for k in centres: distance = torch.minimum(distance, (points - points[k]).norm(dim=1))
-    chosen = [] if any(i in self.project.revisions for i in known) else [0]
-    while len(chosen) < min(MAX_CENTRES, len(known)) and distance.max() > 0:
+    distance = torch.full((len(points),), float('inf'))
+    labelled = [k for k, i in enumerate(with_means) if i in self.project.revisions]
+    for k in labelled or [0]: distance = torch.minimum(distance, (points - points[k]).norm(dim=1))
+    chosen = [] if labelled else [0]
+    while len(chosen) < min(MAX_CENTRES, len(points)) and distance.max() > 0:
         k = int(distance.argmax())
         chosen.append(k)
         distance = torch.minimum(distance, (points - points[k]).norm(dim=1))
-    first = [known[k] for k in chosen]
-    far = dict(zip(known, distance.tolist()))
-    rest = sorted(set(known) - set(first), key=lambda i: -far[i])
+    first = [with_means[k] for k in chosen]
+    distances = dict(zip(with_means, distance.tolist()))
+    rest = sorted(set(with_means) - set(first), key=lambda i: -distances[i])
     return first + rest + [i for i in numbers if i not in self.means]
 
 # %% ../../nbs/labelling/engine.ipynb #c031
