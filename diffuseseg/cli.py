@@ -13,7 +13,9 @@ import inspect
 import os
 import shlex
 import sys
+import time
 import warnings
+import webbrowser
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
@@ -428,7 +430,9 @@ def _segment(
     "Segment unlabelled images."
     from diffuseseg.export.segment import segment_folder
     segmenter = _open_segmenter(head, model, device)
-    print(segment_folder(segmenter, images, out, resize_mode=resize_mode, **settings))
+    num_images, _ = segment_folder(segmenter, images, out, resize_mode=resize_mode, **settings)
+    print(f'{num_images} images: masks in {out/"masks"}, report in {out/"report.md"}, '
+          f'the least certain ones in {out/"least_certain.png"}')
     _next(_line('evaluate', head=head, model=model, images='OTHERS', masks='THEIR_MASKS'))
 
 # %% ../nbs/10_cli.ipynb #c023x
@@ -526,14 +530,16 @@ def _evaluate_images(
     "Compare generated images with real ones: their distances, and copies of training images."
     from diffuseseg.analysis.image_metrics import image_report, load_extractor
     from diffuseseg.core import output_folder
-    from diffuseseg.datasets.sources import first_size, load_source, report_skipped, source_items
+    from diffuseseg.datasets.sources import good_pictures, load_source, report_skipped, source_items
     reading = _take(settings, load_source)
     sources = {name: source for name, source in dict(real=real, generated=generated, train=train).items()
                if source}
     peek = {key: reading[key] for key in ('skip_bad', 'value_range')}
     for source in sources.values(): # one that is not there is found before anything heavy is loaded
         next(source_items(source, 3, **peek))
-    size = size or min(first_size(generated, **peek))
+    if not size:
+        pictures = good_pictures(generated, 3, skipped=[], **peek)
+        size = next((min(picture.size) for _, picture in pictures), 64) # with none, `load_source` says why
     extractor = load_extractor(features, weights, device)
     owner = dict(command='evaluate-images', real=str(real), generated=str(generated))
     with output_folder(out, owner, overwrite) if out else nullcontext():
@@ -626,14 +632,26 @@ def _init(
     print(f'{path}: the settings of all commands, to be changed as needed')
     _next(_line('train', config=path))
 
-def _label(
-    **settings, # Of `label_command`
-):
-    "Label images in the browser: a few strokes, the rest is predicted."
-    from diffuseseg.labelling.app import label_command
-    label_command(**settings)
 
 # %% ../nbs/10_cli.ipynb #c036
+def _label(
+    images:Path, # Folder of images to label, of any sizes
+    port:int=8765, # Of the page on this machine; 0 for any that is free
+    browser:bool=True, # Open the page in a browser
+    device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
+    **settings, # Of `label`
+):
+    "Label images in the browser: a few strokes, the rest is predicted."
+    from diffuseseg.labelling.app import label
+    page = label(images, port=port, device=device, **settings)
+    project = page.engine.project
+    print(f'{project.folder}: {len(project)} images, to be labelled at\n  {page.url}\nCtrl+C ends it; '
+          'every stroke is saved.', flush=True)
+    if browser: webbrowser.open(page.url)
+    try:
+        while True: time.sleep(3600)
+    finally: page.close()
+
 def _pull(
     **settings, # Of `pull`
 ):
@@ -669,7 +687,7 @@ _IMAGES = 'analysis.image_metrics:image_report'
 COMMANDS = {
     'init': Command(_init, first='folder'),
     'train': Command(_train, ('train:TrainConfig', 'train:train', _SOURCE), keeps=True),
-    'label': Command(_label, ('labelling.app:label_command',)),
+    'label': Command(_label, ('labelling.app:label',)),
     'check': Command(_check, ('datasets.check:check_labelled',)),
     'fit': Command(_fit, (_LABELS, 'ensemble:fit'), keeps=True),
     'finetune': Command(_finetune, (_LABELS, 'models.finetune:finetune', 'models.finetune:FinetuneConfig'),
@@ -683,7 +701,7 @@ COMMANDS = {
     'pull': Command(_pull, ('models.hub:pull',)),
     'push': Command(_push, ('models.hub:push',))}
 
-_HIDDEN = {'source', 'size', 'channels', 'onto', 'show', 'show_progress'} # not for users
+_HIDDEN = {'source', 'size', 'channels', 'onto', 'height', 'show', 'show_progress'} # not for users
 
 def _module_source(name:str)->str:
     "The text of a module of this package, which is not imported."

@@ -7,6 +7,8 @@ __all__ = ['ErrorList', 'error_context', 'collecting', 'LabelledImage', 'Annotat
            'annotation_files', 'annotation_file', 'check_other_tools', 'last_part', 'ImageFinder']
 
 # %% ../../nbs/datasets/annotations.ipynb #n003
+import itertools
+import os
 import re
 import reprlib
 import unicodedata
@@ -179,8 +181,8 @@ def annotation_file(
     "The one file that has the labels of all images. None, or several, raise `InputError`."
     files = annotation_files(path, ending)
     if len(files) == 1: return files[0]
-    some = f'found {len(files)}, such as {files[0].name} and {files[1].name}; name one of them'
-    raise InputError(f'{path}: expected one {ending.upper()} file of {tool}, {some}')
+    raise InputError(f'{path}: expected one {ending.upper()} file of {tool}, found {len(files)}, such as '
+                     f'{files[0].name} and {files[1].name}; name one of them')
 
 # %% ../../nbs/datasets/annotations.ipynb #c101
 _OTHER_TOOLS = ( # keys of the file, the tool, what to do there
@@ -195,31 +197,24 @@ _OTHER_TOOLS = ( # keys of the file, the tool, what to do there
     ({'info', 'objects'}, 'ISAT', 'convert it there to COCO'),
 )
 
-def _other_tool(
-    path:Path, # A JSON or XML file
-)->tuple[str, str]|None: # What it holds, and what to do
-    "Which tool's labels a file holds, if it is one that is not read."
-    if path.suffix.lower() == '.xml':
-        boxes = '<annotation>' in read_text(path)[:4000]
-        return ('boxes of Pascal VOC', 'a box is not a mask') if boxes else None
-    data = read_json(path)
-    values = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
-    first = next(iter(values), None)
-    entries = [entry for entry in (data, first) if isinstance(entry, dict)]
-    for keys, tool, advice in _OTHER_TOOLS:
-        if any(keys <= entry.keys() for entry in entries): return f'those of {tool}', advice
-
 def check_other_tools(
     masks:Path, # File or folder of annotations
 ):
     "Raise `InputError` for annotations of a tool that is not read, with the name of its export that is."
     files = visible_files(masks) if masks.is_dir() else [masks]
+    expected = 'expected labels of a format that is read, found'
     for path in [path for path in files if path.suffix.lower() in ('.json', '.xml')][:20]:
-        other = None
-        with collecting([]): other = _other_tool(path)
-        if other:
-            what, advice = other
-            raise InputError(f'{path}: expected labels of a format that is read, found {what}; {advice}')
+        data, text = None, ''
+        with collecting([]):
+            if path.suffix.lower() == '.xml': text = read_text(path)[:4000]
+            else: data = read_json(path)
+        if '<annotation>' in text:
+            raise InputError(f'{path}: {expected} boxes of Pascal VOC; a box is not a mask')
+        values = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+        entries = [entry for entry in (data, *itertools.islice(values, 1)) if isinstance(entry, dict)]
+        for keys, tool, advice in _OTHER_TOOLS:
+            if any(keys <= entry.keys() for entry in entries):
+                raise InputError(f'{path}: {expected} those of {tool}; {advice}')
 
 # %% ../../nbs/datasets/annotations.ipynb #c022
 def last_part(
@@ -237,12 +232,8 @@ def _spellings(name:str)->list[str]:
     "A name as written, as a link would have it, and without the eight characters of an upload."
     if re.match(r'[A-Za-z][\w+.-]+://', name): name = re.split('[?#]', name)[0]
     plain = unquote(re.split('[?#]', name)[0])
-    return list(dict.fromkeys([name, plain, re.sub('^[0-9a-f]{8}-', '', last_part(plain))]))
+    return [name, plain, re.sub('^[0-9a-f]{8}-', '', last_part(plain))]
 
-def _num_shared(a:list[str], b:list[str])->int:
-    "How many parts are the same at the start of both."
-    same = [part == other for part, other in zip(a, b)]
-    return same.index(False) if False in same else len(same)
 
 # %% ../../nbs/datasets/annotations.ipynb #c022b
 class ImageFinder:
@@ -268,7 +259,7 @@ class ImageFinder:
         exact = [(parts, file) for parts, file in files if parts[0] == wanted[0]]
         ranked = []
         for parts, file in exact or files:
-            shared = _num_shared(parts[1:], wanted[1:]) + 1
+            shared = len(os.path.commonprefix([parts[1:], wanted[1:]])) + 1
             ranked.append((shared, shared == len(parts), file))
         if not ranked: raise InputError(f'expected the image {shorten(name)} in {self.folder}, found none')
         best = max(rank[:2] for rank in ranked)

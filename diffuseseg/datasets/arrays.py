@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import InputError, import_optional
+from ..data import full_range, values_to_bytes
 
 # %% ../../nbs/datasets/arrays.ipynb #a007
 def _channel_axis(shape:tuple[int, ...], channels:int, path:Path)->int|None:
@@ -40,20 +41,17 @@ def _value_range(array, path:Path)->tuple[float, float]:
     frames = [np.asarray(array[i]) for i in indices]
     low = min(frame.min() for frame in frames)
     high = max(frame.max() for frame in frames)
-    if array.dtype.kind == 'f' and low >= 0 and high <= 1: return 0, 1
-    if array.dtype == np.uint16 and high >= 2**14: return 0, 65535
-    raise InputError(f'{path}: expected uint8, uint16 up to 65535 or floating-point numbers from 0 to 1, '
-                     f'found {array.dtype} from {low:.6g} to {high:.6g}; '
-                     'value_range (--value-range LOW HIGH) says which are black and white')
+    if not np.isfinite([low, high]).all():
+        raise InputError(f'{path}: expected numbers that are finite, found {low:g} to {high:g}')
+    return full_range(array.dtype, float(low), float(high), path)
 
 def _scale_to_bytes(frame:np.ndarray, low:float, high:float, clip:bool, name:str)->np.ndarray:
     "Numbers from `low` to `high` as bytes. Others raise `InputError` or are clipped; NaN is never allowed."
-    if frame.dtype == np.uint8 and (low, high) == (0, 255): return frame
-    values = (frame.astype(np.float64) - low)/(high - low)
-    if not np.isfinite(values).all() or not clip and (values.min() < 0 or values.max() > 1):
+    if not np.isfinite(frame).all() or not clip and (frame.min() < low or frame.max() > high):
         found = f'{frame.min():.6g} to {frame.max():.6g}'
         raise InputError(f'{name}: expected numbers from {low} to {high}, found {found}')
-    return (values.clip(0, 1)*255).round().astype(np.uint8)
+    if (low, high) != (0, 255): frame = frame.astype(float) # bytes too, which would stay as they are
+    return values_to_bytes(frame, (low, high), name)
 
 # %% ../../nbs/datasets/arrays.ipynb #a015
 MAX_BYTES = 2**30 # Of one image, and of one chunk of Zarr
@@ -81,8 +79,8 @@ def _check_size(array, path:Path):
     parts = [array.shape[1:]]
     if not isinstance(array, np.ndarray):
         parts.append(array.shards or array.chunks)
-        stored = sum(file.stat().st_size for file in Path(path,
-                                                          array.path).rglob('*') if file.name[:1] not in '.z')
+        chunks = (file for file in Path(path, array.path).rglob('*') if file.name[:1] not in '.z')
+        stored = sum(file.stat().st_size for file in chunks)
         if array.nbytes > 10_000*stored: raise ValueError(f'{stored} bytes for {array.nbytes}')
     for shape in parts:
         if np.prod(shape, dtype=float)*array.dtype.itemsize > MAX_BYTES:
@@ -93,8 +91,7 @@ def array_images(
     path:Path, # `.npy`, `.npz` or the folder of a Zarr array
     channels:int=3, # What the model takes
     value_range:tuple[float, float]|None=None, # Black and white; None where the kind of numbers tells
-# Name, and a function that returns uint8 `[C, H, W]` or raises `InputError`
-)->Iterator[tuple[str, Callable]]:
+)->Iterator[tuple[str, Callable]]: # Name, and what returns uint8 `[C, H, W]` or raises `InputError`
     "The images of an array. Damage, and arrays that are no images, raise `InputError`."
     array = _open_array(path)
     axis = _channel_axis(array.shape, channels, path)

@@ -155,8 +155,8 @@ def check_text(
 )->str: # Lines
     "What was found, for reading in a terminal."
     lines = [f'{_plural(check.found, "labelled image")}, {_plural(len(check.faults), "fault")}']
-    lines += [f'{count:,} of {width}x{height} pixels' for (width, height),
-              count in check.sizes.most_common(8)]
+    lines += [f'{count:,} of {width}x{height} pixels'
+              for (width, height), count in check.sizes.most_common(8)]
     if len(check.sizes) > 8: lines.append(f'and of {len(check.sizes) - 8} other sizes')
     if check.sizes:
         rows = _class_histogram(check)
@@ -204,8 +204,8 @@ def _check_page(
     else: parts.append('<p class="fine">No faults.</p>')
     if check.notes: parts += ['<h2>Notes</h2>', html_list(check.notes)]
     if check.sizes:
-        sizes = [f'{count:,} of {width}x{height} pixels' for (width, height),
-                 count in check.sizes.most_common(20)]
+        sizes = [f'{count:,} of {width}x{height} pixels'
+                 for (width, height), count in check.sizes.most_common(20)]
         if len(check.sizes) > 20: sizes.append('and others')
         parts += ['<h2>Sizes</h2>', f'<p>{", ".join(sizes)}</p>', '<h2>Classes</h2>', _class_table(check)]
     if check.overlays:

@@ -430,9 +430,9 @@ def read_classes(
     "The class list that is meant. A faulty file, or a name that is not known, raises `InputError`."
     if isinstance(classes, ClassList): return classes
     if Path(classes).exists(): return ClassList.read(classes)
-    known = known_classes()
-    if str(classes) in known: return known[str(classes)]
-    raise InputError(f'{classes}: expected a class list, a file or one of {", ".join(known)}; found nothing '
+    by_name = known_classes()
+    if str(classes) in by_name: return by_name[str(classes)]
+    raise InputError(f'{classes}: expected a class list, a file or one of {", ".join(by_name)}; found nothing '
                      'of that name')
 
 # %% ../../nbs/datasets/class_lists.ipynb #b009
@@ -531,8 +531,7 @@ def _new_names(
                                  f'{suggestion(name, names)}')
             if name in new_names:
                 raise InputError(f'merge: expected {name!r} in one merger, found it in that to '
-                                 f'{new_names[name]!r} '
-                                 f'and in that to {new!r}')
+                                 f'{new_names[name]!r} and in that to {new!r}')
             new_names[name] = new
     return new_names
 

@@ -14,12 +14,11 @@ import numpy as np
 
 from ..core import InputError, read_text
 from ..data import ClassList
-from .annotations import (Annotations, annotation_file, collecting, error_context, shorten)
+from .annotations import Annotations, annotation_file, collecting, error_context, shorten
 from .class_lists import as_label, classes_of_names
 from .matching import visible_files
 from .regions import (FEW_POINTS, LabelCollector, as_points, box_points, collected,
-                                         fill_ellipse,
-                                         fill_polygon, fill_runs, place)
+                                         fill_ellipse, fill_polygon, fill_runs, place)
 
 # %% ../../nbs/datasets/cvat.ipynb #n006
 def read_xml(
@@ -45,12 +44,6 @@ def _number(
     if not abs(value) < 1e6: raise InputError(f'expected a number as {key!r}, found {shorten(text)}')
     return value
 
-def _numbers(
-    shape:ElementTree.Element, # Has attributes
-    *keys:str, # Of some of them
-)->list[float]:
-    "The numbers of attributes."
-    return [_number(shape, key) for key in keys]
 
 # %% ../../nbs/datasets/cvat.ipynb #n008
 def cvat_region(
@@ -64,12 +57,12 @@ def cvat_region(
         points = [point.split(',') for point in shape.get('points', '').split(';')]
         return fill_polygon(as_points(points, 3), h, w)
     if shape.tag == 'box':
-        left, top, right, bottom = _numbers(shape, 'xtl', 'ytl', 'xbr', 'ybr')
+        left, top, right, bottom = (_number(shape, key) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
         return fill_polygon(box_points(left, top, right - left, bottom - top, degrees, centred=True), h, w)
     if shape.tag == 'ellipse':
-        x, y, across, down = _numbers(shape, 'cx', 'cy', 'rx', 'ry')
+        x, y, across, down = (_number(shape, key) for key in ('cx', 'cy', 'rx', 'ry'))
         return fill_ellipse((x, y), (across, down), h, w, degrees)
-    left, top, columns, rows = map(int, _numbers(shape, 'left', 'top', 'width', 'height'))
+    left, top, columns, rows = (int(_number(shape, key)) for key in ('left', 'top', 'width', 'height'))
     if columns*rows > 4*h*w:
         raise InputError(f'expected a mask in an image of {w}x{h} pixels, found {columns}x{rows}')
     runs = shape.get('rle', '')

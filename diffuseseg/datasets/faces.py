@@ -121,31 +121,17 @@ def _draw_style(self:Traits, u:FaceRandom):
     self.necklace = u.pick(['chain', 'beads']) if u.chance(.2) else None
 
 # %% ../../nbs/datasets/faces.ipynb #c028c
+_SHAPE = dict(
+    x=(-1.5, 1.5), y=(-2.2, .2), angle=(-.12, .12), scale=(1.02, 1.15), yaw=(-1, 1), wide=(.95, 1.06),
+    jaw=(12.5, 15.5), chin=(24, 27), eye_x=(6.3, 7.2), eye_w=(3.1, 3.9), eye_h=(1.6, 2.4),
+    slant=(-.05, .12), brow_y=(-7.6, -6.2), brow_h=(.6, 1.25), brow_arc=(.4, 1.6), brow_tilt=(-.5, .25),
+    nose_w=(3.1, 4.4), nose_y=(6.6, 8.4), lip_w=(5.2, 7.2), lip_u=(1.2, 2), lip_l=(1.7, 2.8), smile=(.2, 3))
+
 @patch
 def _draw_shape(self:Traits, u:FaceRandom):
-    "Pose and shape."
-    self.x = u(-1.5, 1.5)
-    self.y = u(-2.2, .2) + 3*bool(self.hat)
-    self.angle = u(-.12, .12)
-    self.scale = u(1.02, 1.15)
-    self.yaw = u(-1, 1)
-    self.wide = u(.95, 1.06)
-    self.jaw = u(12.5, 15.5)
-    self.chin = u(24, 27)
-    self.eye_x = u(6.3, 7.2)
-    self.eye_w = u(3.1, 3.9)
-    self.eye_h = u(1.6, 2.4)
-    self.slant = u(-.05, .12)
-    self.brow_y = u(-7.6, -6.2)
-    self.brow_h = u(.6, 1.25)
-    self.brow_arc = u(.4, 1.6)
-    self.brow_tilt = u(-.5, .25)
-    self.nose_w = u(3.1, 4.4)
-    self.nose_y = u(6.6, 8.4)
-    self.lip_w = u(5.2, 7.2)
-    self.lip_u = u(1.2, 2)
-    self.lip_l = u(1.7, 2.8)
-    self.smile = u(.2, 3)
+    "Pose and shape: numbers from the ranges of `_SHAPE`, in its order, and a few more."
+    for name, (low, high) in _SHAPE.items(): setattr(self, name, u(low, high))
+    self.y += 3*bool(self.hat)
     self.open = u(1.2, 3.2) if u.chance(.5) else 0
     self.neck = u(9, 12)
     self.shoulder = u(-2, 4)

@@ -71,14 +71,13 @@ def format_candidates(
     inside = masks.name == 'SegmentationClass' and (masks.parent/'ImageSets').is_dir()
     if (masks/'SegmentationClass').is_dir() or inside: candidates.add('voc')
     parts = masks/'CelebAMask-HQ-mask-anno'
-    paths = [path.relative_to(folder).as_posix() for folder in (parts, masks) for path in files
-             if path.is_relative_to(folder)]
+    paths = [path.relative_to(folder).as_posix()
+             for folder in (parts, masks) for path in files if path.is_relative_to(folder)]
     if any(re.fullmatch(r'\d+/\d{5}_[a-z_]+\.png', path) for path in paths): candidates.add('celebamask')
     arrays = [path for path in files if path.suffix == '.npy']
     inner = [path.relative_to(masks).parts for path in arrays]
-    # LabelMe's
-    copies = [parts for parts in inner if parts[:-1] and parts[-2].startswith('SegmentationClass')]
-    if len(copies) < len(arrays): candidates.add('npy')
+    by_labelme = [parts for parts in inner if parts[:-1] and parts[-2].startswith('SegmentationClass')]
+    if len(by_labelme) < len(arrays): candidates.add('npy')
     json_files = [path for path in files if path.suffix == '.json' and path.name != 'classes.json']
     for path in json_files[:20]:
         with collecting([]): candidates |= {_json_format(path)} - {None}

@@ -270,8 +270,8 @@ def _notes(
              for (which, why), places in sorted(collector.left_out.items())]
     empty = [item.name for _, regions, item in collector.entries.values() if not regions]
     if empty:
-        some = f'{len(empty):,} of {len(collector.entries):,} images have no region, such as {empty[0]}'
-        notes.append(f'{some}: all their pixels count as background')
+        notes.append(f'{len(empty):,} of {len(collector.entries):,} images have no region, such as '
+                     f'{empty[0]}: all their pixels count as background')
     return notes
 
 def collected(

@@ -8,22 +8,20 @@ __all__ = ['EXPORT_FORMATS', 'Pair', 'read_pairs', 'coco_regions', 'DatasetStats
 # %% ../../nbs/export/export.ipynb #c003
 import io
 import json
-import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from fastcore.basics import chunked
 
-import diffuseseg
 from ..core import (CLAIM_FILE, InputError, atomic_path, content_hash, import_optional,
-                             output_folder, progress, read_json, read_text, remove_files, write_error,
-                             write_json, write_text)
+                             output_folder, progress, read_json, remove_files, write_error, write_json,
+                             write_text)
 from ..data import ClassList, mask_image, open_image, read_mask, write_image
 from ..datasets.matching import list_images
 from ..evaluate import markdown_table
@@ -140,11 +138,6 @@ def _write_coco(
         file.write('],\n"images": [' + ',\n'.join(map(json.dumps, images)) + ']}\n')
 
 # %% ../../nbs/export/export.ipynb #c030
-def _shards(pairs:Iterable[Pair], size:int)->Iterator[list[Pair]]:
-    "The stream in shards, of which one is in memory at a time."
-    pairs = iter(pairs)
-    while shard := list(islice(pairs, size)): yield shard
-
 def _write_webdataset(
     out:Path, # Target
     pairs:Iterable[Pair], # One at a time
@@ -153,7 +146,7 @@ def _write_webdataset(
 ):
     "Tar files pairs-000000.tar and so on, for the webdataset library."
     classes.write(out/'classes.json')
-    for number, shard in enumerate(_shards(pairs, shard_size)):
+    for number, shard in enumerate(chunked(pairs, shard_size)):
         with (atomic_path(out/f'pairs-{number:06d}.tar') as temporary,
               tarfile.open(temporary, 'w', format=tarfile.USTAR_FORMAT) as tar):
             for pair in shard:
@@ -179,7 +172,7 @@ def _write_parquet(
     schema = Features(index=Value('int64'), image=ImageColumn(), mask=ImageColumn(),
                       uncertainty=Value('float64')).arrow_schema
     classes.write(out/'classes.json')
-    for number, shard in enumerate(_shards(pairs, shard_size)):
+    for number, shard in enumerate(chunked(pairs, shard_size)):
         cells = []
         for pair in shard:
             name = f'{pair.name}.png'
@@ -308,18 +301,6 @@ class DatasetStats:
                 for i, name in enumerate(self.classes.names)]
         return markdown_table(['class', 'id', 'images', 'pixels'], rows)
 
-# %% ../../nbs/export/export.ipynb #c061
-def _license_note(settings:dict)->str:
-    "The terms that the model states, or what the card of a built-in model says about its use and data."
-    if settings.get('license'): return f'Stated by the model that generated the images: {settings["license"]}'
-    for figures in (Path(diffuseseg.__file__).parent/'weights').glob('*/figures.json'):
-        if read_json(figures)['model'] != settings.get('model'): continue
-        card = read_text(figures.with_name('MODEL_CARD.md'))
-        terms = re.findall(r'\*\*(?:Use|Data)\.\*\* (.+?)\n\n', card, re.DOTALL)
-        return (f'Made by the built-in model {figures.parent.name}, whose card says: '
-                f'{" ".join(" ".join(terms).split())}')
-    return 'Not stated. A model can pass on the terms of the images that it was trained on.'
-
 # %% ../../nbs/export/export.ipynb #c044
 _SIZES = {'n<1K': 1e3, '1K<n<10K': 1e4, '10K<n<100K': 1e5, '100K<n<1M': 1e6, '1M<n<10M': float('inf')}
 
@@ -400,9 +381,9 @@ def _select_rows(
         rows = drop_uncertain(rows, uncertain)
         dropped['that the ensemble was least certain of'] = before - len(rows)
     if duplicates and rows:
-        known = thumbnails(list_images(train)) if train else None
+        training = thumbnails(list_images(train)) if train else None
         candidates = thumbnails([pairs/row['image'] for row in rows])
-        keep = drop_duplicates(candidates, duplicates, known, show_progress=show_progress)
+        keep = drop_duplicates(candidates, duplicates, training, show_progress=show_progress)
         reason = f'closer than {duplicates:g} to another{" or to a training image" if train else ""}'
         dropped[reason] = int((~keep).sum())
         rows = [row for row, kept in zip(rows, keep) if kept]
@@ -538,7 +519,9 @@ def export_pairs(
         stats = DatasetStats(classes)
         stream = _stream_pairs(pairs, rows, share, min_component_area, classes, show_progress)
         EXPORT_FORMATS[format](folder, stats.watch(stream), classes)
-        terms = licence or _license_note(settings)
+        stated = settings.get('license')
+        terms = licence or (f'Stated by the model that generated the images: {stated}' if stated else
+                            'Not stated. A model can pass on the terms of the images that it was trained on.')
         card = _data_card(stats, settings, dropped, format, terms, min_component_area)
         write_text(folder/'README.md', card)
         with TemporaryDirectory(dir=folder) as temporary:

@@ -387,8 +387,8 @@ def _fold_confusion(self:LabelEngine, left_out:list[int], others:list[int])->tor
     table, labels = (torch.cat(part) for part in zip(*[self.rows(i) for i in left_out]))
     with torch.inference_mode(): preds = ensemble.logits(table).softmax(-1).mean(0).argmax(-1)
     num_classes = self.project.classes.num_classes
-    return torch.bincount(labels*num_classes + preds, minlength=num_classes**2).view(num_classes,
-                                                                                     num_classes).cpu()
+    counts = torch.bincount(labels*num_classes + preds, minlength=num_classes**2)
+    return counts.view(num_classes, num_classes).cpu()
 
 @patch
 def cross_validate(self:LabelEngine)->bool: # Whether there was something to do

@@ -203,8 +203,7 @@ def _project_classes(folder:Path, classes:ClassList|str|Path|None)->ClassList:
     if given is None: return stored
     if given.names[:stored.num_classes] != stored.names:
         raise InputError(f'{folder}: expected the classes {", ".join(stored.names)}, perhaps with others '
-                         f'after them, '
-                         f'found {", ".join(given.names)}')
+                         f'after them, found {", ".join(given.names)}')
     added = [color if color not in stored.colors else _class_color(len(stored.names) + 50 + i)
              for i, color in enumerate(given.colors[stored.num_classes:])]
     return ClassList(given.names, [*stored.colors, *added], stored.ignore_index)
@@ -236,13 +235,13 @@ def import_masks(
     masks:str|Path, # Folder of masks, or file or folder of annotations
 )->int: # Number of images that have strokes now and had none before
     "Take masks as the strokes of images that have none. Errors are noted in `project.notes`."
-    found = find_labelled(project.image_folder, masks, project.classes)
-    without = [fault for fault in found.faults if 'expected its mask' in fault] # most images, to begin with
-    project.notes += [fault for fault in found.faults if fault not in without] + found.notes
+    labelled = find_labelled(project.image_folder, masks, project.classes)
+    without = [fault for fault in labelled.faults if 'expected its mask' in fault] # most, to begin with
+    project.notes += [fault for fault in labelled.faults if fault not in without] + labelled.notes
     if without: project.notes.append(f'{masks}: no mask for {len(without)} of {len(project)} images')
     numbers = {name: i for i, name in enumerate(project.names)}
     count = 0
-    for item in found.images:
+    for item in labelled.images:
         i = numbers.get(item.name)
         if i is None or i in project.revisions: continue
         with collecting(project.notes):
