@@ -432,8 +432,8 @@ def read_classes(
     if Path(classes).exists(): return ClassList.read(classes)
     by_name = known_classes()
     if str(classes) in by_name: return by_name[str(classes)]
-    raise InputError(f'{classes}: expected a class list, a file or one of {", ".join(by_name)}; found nothing '
-                     'of that name')
+    raise InputError(f'{classes}: expected a class list, a file or one of {", ".join(by_name)}; found '
+                     'nothing of that name')
 
 # %% ../../nbs/datasets/class_lists.ipynb #b009
 CLASS_FILES = ('classes.json', 'labelmap.txt', 'class_names.txt', 'classes.txt', 'labels.txt', '_classes.csv',
