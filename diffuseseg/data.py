@@ -141,8 +141,8 @@ def _load_pixels(
     colors = image.getbands()[:-1] if image.mode.endswith('A') else image.getbands()
     brightest = max(image.getchannel(band).getextrema()[1] for band in colors)
     if brightest < 64: # the upper 8 of 16 bits, so 14 bits or fewer are in use
-        raise InputError(f'{path}: expected colours that use 16 bits a channel (0 to 65,535), found none above '
-                         f'{brightest*256 + 255:,}; scale them, or save them with 8 bits')
+        raise InputError(f'{path}: expected colours that use 16 bits a channel (0 to 65,535), found none '
+                         f'above {brightest*256 + 255:,}; scale them, or save them with 8 bits')
 
 # %% ../nbs/01_data.ipynb #c064b
 def open_image(
