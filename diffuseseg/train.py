@@ -92,7 +92,8 @@ class TrainConfig:
 @patch
 def check(self:TrainConfig)->TrainConfig:
     "The settings themselves if they make sense; else `InputError`."
-    names = ['steps', 'batch_size', 'gradient_accumulation_steps', 'lr', 'grad_clip', 'min_snr_gamma', 'log_steps']
+    names = ['steps', 'batch_size', 'gradient_accumulation_steps', 'lr', 'grad_clip', 'min_snr_gamma',
+             'log_steps']
     if self.minutes is not None: names.append('minutes')
     for name in names:
         value = getattr(self, name)
