@@ -26,6 +26,14 @@ from .models.encoders import Encoder
 from .unet import DiffusionModel
 
 # %% ../nbs/06_features.ipynb #c008
+def _as_tuple(name:str, value, kind:type, may_be_empty:bool)->tuple:
+    "A list of different values as a tuple; anything else raises `InputError`."
+    valid = isinstance(value, (list, tuple)) and all(type(v) is kind for v in value)
+    if not valid or len(set(value)) < len(value) or not (value or may_be_empty):
+        what = 'names' if kind is str else 'whole numbers'
+        raise InputError(f'{name}: expected a list of different {what}, found {value!r}')
+    return tuple(value)
+
 @dataclass(frozen=True)
 class FeatureSpec:
     "Which activations describe a pixel. Values that make no sense raise `InputError`."
@@ -37,13 +45,8 @@ class FeatureSpec:
 
     def __post_init__(self): # lists, as they come from JSON, become tuples
         for name, kind in (('blocks', str), ('timesteps', int), ('encoder_maps', str)):
-            value = getattr(self, name)
-            valid = isinstance(value, (list, tuple)) and all(type(v) is kind for v in value)
-            valid = valid and len(set(value)) == len(value)
-            if not valid or not (value or self.encoder_maps or name == 'encoder_maps'):
-                what = 'names' if kind is str else 'whole numbers'
-                raise InputError(f'{name}: expected a list of different {what}, found {value!r}')
-            object.__setattr__(self, name, tuple(value))
+            may_be_empty = name == 'encoder_maps' or self.encoder_maps
+            object.__setattr__(self, name, _as_tuple(name, getattr(self, name), kind, may_be_empty))
         number = self.num_noise_samples
         if type(number) is not int or number < 1:
             raise InputError(f'num_noise_samples: expected a whole number above 0, found {number!r}')

@@ -164,7 +164,7 @@ def preset(
     **overrides, # Fields of `UNetConfig` that differ
 )->UNetConfig:
     "A named shape, with changes; its attention moves along with the size. Unknown names raise `InputError`."
-    if name == 'original': # until version 0.2
+    if name == 'original': # its name in earlier files
         name = 'harish-jhr'
         print("preset 'original' is now called 'harish-jhr'", file=sys.stderr)
     if name not in PRESETS: raise InputError(f'preset: expected one of {sorted(PRESETS)}, found {name!r}')
