@@ -142,8 +142,8 @@ def write_error(
 )->Exception: # `InputError` for what the user can fix, else `error` itself
     "The error to raise when writing `path` failed with `error`."
     reason = _WRITE_ERRORS.get(error.errno)
-    return InputError(f'{path}: could not be written, {reason}; what was written '
-                      f'before is kept') if reason else error
+    if not reason: return error
+    return InputError(f'{path}: could not be written, {reason}; what was written before is kept')
 
 # %% ../nbs/00_core.ipynb #c032
 def write_text(

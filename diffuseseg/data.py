@@ -142,8 +142,7 @@ def _load_pixels(
     brightest = max(image.getchannel(band).getextrema()[1] for band in colors)
     if brightest < 64: # the upper 8 of 16 bits, so 14 bits or fewer are in use
         raise InputError(f'{path}: expected colours that use 16 bits a channel (0 to 65,535), found none '
-                         'above '
-                         f'{brightest*256 + 255:,}; scale them, or save them with 8 bits')
+                         f'above {brightest*256 + 255:,}; scale them, or save them with 8 bits')
 
 # %% ../nbs/01_data.ipynb #c064b
 def open_image(

@@ -92,11 +92,12 @@ class TrainConfig:
 @patch
 def check(self:TrainConfig)->TrainConfig:
     "The settings themselves if they make sense; else `InputError`."
-    positive = ('steps', 'batch_size', 'gradient_accumulation_steps', 'lr', 'grad_clip', 'min_snr_gamma',
-                'log_steps')
-    for name in (*positive, *(['minutes'] if self.minutes is not None else [])):
-        if not getattr(self, name) > 0:
-            raise InputError(f'{name}: expected a number above 0, found {getattr(self, name)}')
+    names = ['steps', 'batch_size', 'gradient_accumulation_steps', 'lr', 'grad_clip', 'min_snr_gamma',
+             'log_steps']
+    if self.minutes is not None: names.append('minutes')
+    for name in names:
+        value = getattr(self, name)
+        if not value > 0: raise InputError(f'{name}: expected a number above 0, found {value}')
     for name in ('decay_share', 'ema_decay', 'long_ema_decay'):
         if not 0 <= getattr(self, name) <= 1:
             raise InputError(f'{name}: expected a number from 0 to 1, found {getattr(self, name)}')
@@ -511,10 +512,10 @@ def held_out_loss(
     timesteps = torch.linspace(0, scheduler.num_timesteps - 1, len(images)).long()
     total = 0.
     for start in range(0, len(images), batch_size):
-        some = slice(start, start + batch_size)
-        noise = torch.randn(images[some].shape, generator=generator(0, 4, start))
-        x0 = to_float(images[some]).to(device, memory_format=torch.channels_last)
-        total += diffusion_loss(net, scheduler, x0, timesteps[some].to(device), noise.to(device),
+        batch = slice(start, start + batch_size)
+        noise = torch.randn(images[batch].shape, generator=generator(0, 4, start))
+        x0 = to_float(images[batch]).to(device, memory_format=torch.channels_last)
+        total += diffusion_loss(net, scheduler, x0, timesteps[batch].to(device), noise.to(device),
                                 gamma).sum().item()
     return total/len(images)
 

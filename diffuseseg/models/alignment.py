@@ -56,6 +56,30 @@ class AlignmentTargets:
             result.append(torch.where(flipped[:, None, None, None], m.flip(-1), m))
         return result
 
+# %% ../../nbs/models/alignment.ipynb #c012
+def _open_files(folder:Path, shapes:dict, identity:dict)->tuple[dict, int]:
+    "Memory-mapped files of these shapes by block, and the number of images that are done."
+    record = folder/'progress.json'
+    earlier = read_json(record) if record.is_file() else {}
+    resumed = earlier.get('identity') == json.loads(json.dumps(identity))
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for block, shape in shapes.items():
+        path = folder/f'{block}.npy'
+        mode = 'r+' if resumed and path.is_file() else 'w+'
+        resumed = resumed and mode == 'r+'
+        try: files[block] = np.lib.format.open_memmap(path, mode, np.float16, shape)
+        except OSError as e: raise write_error(e, path) from e
+        except ValueError:
+            raise InputError(f'{path}: expected maps that this run had written, found another file; delete it'
+                             ) from None
+    return files, earlier['done'] if resumed else 0
+
+def _channel_statistics(maps:np.ndarray)->tuple[torch.Tensor, torch.Tensor]:
+    "Mean and standard deviation of each channel, `[c, 1, 1]` each, over up to 1,024 images."
+    sample = torch.from_numpy(maps[::max(1, len(maps)//1024)]).float()
+    return sample.mean((0, 2, 3))[:, None, None], sample.std((0, 2, 3)).clamp_min(1e-6)[:, None, None]
+
 # %% ../../nbs/models/alignment.ipynb #c010
 def compute_targets(
     encoder:Encoder, # The frozen encoder
@@ -69,16 +93,16 @@ def compute_targets(
     """The encoder's maps of all images, computed once and kept in `folder`. Work that was interrupted is
     resumed."""
     folder = Path(folder)
-    shapes = {block: (len(images), encoder.maps[name][0], sides[block], sides[block]) for block,
-              name in pairs.items()}
+    shapes = {block: (len(images), encoder.maps[name][0], sides[block], sides[block])
+              for block, name in pairs.items()}
     identity = dict(encoder=encoder.name, encoder_id=encoder.encoder_id, pairs=pairs, data=data_id,
                     shapes={block: list(shape) for block, shape in shapes.items()})
     files, done = _open_files(folder, shapes, identity)
     bar = progress(range(done, len(images), batch_size), desc=f'features of {encoder.name}', unit='batch')
     for count, start in enumerate(bar, 1):
-        found = encoder(images[start:start + batch_size], sorted(set(pairs.values())))
+        encoded = encoder(images[start:start + batch_size], sorted(set(pairs.values())))
         for block, name in pairs.items():
-            m = found[name]
+            m = encoded[name]
             if m.shape[-1] != sides[block]:
                 m = F.interpolate(m, size=sides[block], mode='bilinear', antialias=True)
             files[block][start:start + batch_size] = m.half().cpu().numpy()
@@ -88,30 +112,6 @@ def compute_targets(
         write_json(folder/'progress.json', dict(identity=identity, done=done))
     statistics = [_channel_statistics(files[block]) for block in pairs]
     return AlignmentTargets([files[block] for block in pairs], *(list(column) for column in zip(*statistics)))
-
-# %% ../../nbs/models/alignment.ipynb #c012
-def _open_files(folder:Path, shapes:dict, identity:dict)->tuple[dict, int]:
-    "Memory-mapped files of these shapes by block, and the number of images that are done."
-    record = folder/'progress.json'
-    known = read_json(record) if record.is_file() else {}
-    resumed = known.get('identity') == json.loads(json.dumps(identity))
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for block, shape in shapes.items():
-        path = folder/f'{block}.npy'
-        mode = 'r+' if resumed and path.is_file() else 'w+'
-        resumed = resumed and mode == 'r+'
-        try: files[block] = np.lib.format.open_memmap(path, mode, np.float16, shape)
-        except OSError as e: raise write_error(e, path) from e
-        except ValueError:
-            raise InputError(f'{path}: expected maps that this run had written, found another file; delete it'
-                             ) from None
-    return files, known['done'] if resumed else 0
-
-def _channel_statistics(maps:np.ndarray)->tuple[torch.Tensor, torch.Tensor]:
-    "Mean and standard deviation of each channel, `[c, 1, 1]` each, over up to 1,024 images."
-    some = torch.from_numpy(maps[::max(1, len(maps)//1024)]).float()
-    return some.mean((0, 2, 3))[:, None, None], some.std((0, 2, 3)).clamp_min(1e-6)[:, None, None]
 
 # %% ../../nbs/models/alignment.ipynb #c015
 class Aligner(nn.Module):

@@ -227,18 +227,18 @@ def _draw_batch(
     config:FinetuneConfig, # Batch size, share of the labelled ones, seed
 )->tuple[torch.Tensor, torch.Tensor]: # Images in [-1, 1] and masks, augmented
     "What a step sees."
-    c, classes = config, labelled.classes
-    g = generator(c.seed, 1, step)
-    number = round(c.labelled_share*c.batch_size) if taught else c.batch_size
-    i = batch_indices(step, number, len(labelled), c.seed)
+    classes = labelled.classes
+    g = generator(config.seed, 1, step)
+    num_labelled = round(config.labelled_share*config.batch_size) if taught else config.batch_size
+    num_taught = config.batch_size - num_labelled
+    i = batch_indices(step, num_labelled, len(labelled), config.seed)
     images, masks = _move(to_float(labelled.images[i]), labelled.masks[i], g, classes.ignore_index)
-    images, masks = _mirror(images, masks, torch.rand(number, generator=g) < .5, classes)
+    images, masks = _mirror(images, masks, torch.rand(num_labelled, generator=g) < .5, classes)
     images = _recolour(images, g)
-    number = c.batch_size - number
-    if not number: return images, masks
-    i = batch_indices(step, number, len(taught), c.seed + 1)
+    if not num_taught: return images, masks
+    i = batch_indices(step, num_taught, len(taught), config.seed + 1)
     others, their_masks = _mirror(to_float(taught.images[i]), taught.masks[i],
-                                  torch.rand(number, generator=g) < .5, classes)
+                                  torch.rand(num_taught, generator=g) < .5, classes)
     return torch.cat([images, _recolour(others, g, .5)]), torch.cat([masks, their_masks])
 
 # %% ../../nbs/models/finetune.ipynb #f026
