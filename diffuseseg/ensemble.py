@@ -434,9 +434,8 @@ def load_head(
     load_diffusion:Callable=load_model, # Reads an encoder that is a diffusion model; see `load_encoder`
 )->Segmenter:
     "Read a head. Damage, another kind of file, or a head for another model or encoder raise `InputError`."
-    tensors, config = load_tensors(path)
-    kind, model_id = config.get('kind'), config.get('model_id')
-    if kind != 'segmentation head': raise InputError(f'{path}: expected a segmentation head, found a {kind}')
+    tensors, config = load_tensors(path, 'segmentation head')
+    model_id = config.get('model_id')
     if model_id != diffusion.model_id:
         expected = f'a head for model {diffusion.model_id}'
         raise InputError(f'{path}: expected {expected}, found one for model {model_id}')

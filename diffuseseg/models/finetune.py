@@ -341,9 +341,7 @@ def load_finetuned(
     device:str|torch.device='cpu', # Where it computes
 )->FinetunedSegmenter:
     "Read a fine-tuned segmenter. Damage and another kind of file raise `InputError`."
-    tensors, config = load_tensors(path)
-    if config.get('kind') != 'fine-tuned segmenter':
-        raise InputError(f'{path}: expected a fine-tuned segmenter, found a {config.get("kind")}')
+    tensors, config = load_tensors(path, 'fine-tuned segmenter')
     try:
         config_class, _ = NETWORKS[config['network']]
         segmenter = FinetunedSegmenter(build(config_class(**config['unet'])),
