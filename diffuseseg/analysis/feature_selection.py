@@ -18,7 +18,7 @@ from fastcore.meta import delegates
 from ..core import InputError, generator, progress
 from ..data import LabelledPairs
 from ..ensemble import (PixelEnsemble, Segmentation, check_labels, fit_maps, flip_masks,
-                                 js_divergence)
+                                 soft_vote)
 from ..evaluate import Report, confusion_matrix, markdown_table, mean_iou
 from ..features import FeatureMaps, FeatureSpec, default_spec, extract
 from ..models.encoders import Encoder
@@ -119,12 +119,8 @@ def segment_maps(
     size:int, # Height and width of the images
 )->Segmentation: # On the CPU
     "Masks and uncertainty from features, as `segment` without flip TTA gives them."
-    masks, uncertainty = [], []
-    for i in range(len(maps)):
-        members = ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(-1) # [M, H, W, K]
-        masks.append(members.mean(0).argmax(-1).to('cpu', torch.uint8))
-        uncertainty.append(js_divergence(members).cpu())
-    return Segmentation(torch.stack(masks), torch.stack(uncertainty))
+    rows = range(len(maps))
+    return soft_vote(ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(-1) for i in rows)
 
 # %% ../../nbs/analysis/feature_selection.ipynb #c027
 def _fold_confusion(
