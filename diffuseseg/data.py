@@ -114,7 +114,8 @@ def _choose_page(
         image.seek(1)
         if image.size == size: # else a small copy
             raise InputError(f'{path}: expected one page, found {count}, such as slices or one mask a class; '
-                             'save each as a file of its own, or name one in Python: open_image(path, page=0)')
+                             'save each as a file of its own, or name one in Python: '
+                             'open_image(path, page=0)')
         image.seek(0)
     elif image.format != 'MPO': # a phone's MPO is one picture with a small copy
         image.info['frames'] = count
