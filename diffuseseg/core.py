@@ -231,13 +231,9 @@ def read_jsonl(
 
 def _end_of_last_line(file)->int:
     "Where the last complete line of an open file ends, in bytes; read from its end, for files may be long."
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - 2**16)
-        file.seek(start)
-        newline = file.read(end - start).rfind(b'\n')
-        if newline >= 0: return start + newline + 1
-        end = start
+    for end in range(file.seek(0, os.SEEK_END), 0, -1):
+        file.seek(end - 1)
+        if file.read(1) == b'\n': return end
     return 0
 
 def append_jsonl(
@@ -267,8 +263,9 @@ def save_tensors(
 
 def load_tensors(
     path:str|Path, # A file written by `save_tensors`
+    kind:str|None=None, # What its configuration says it is, such as 'diffusion model'; None for anything
 )->tuple[dict, dict]: # The tensors on the CPU, and the configuration
-    "Read a file of `save_tensors`. Damage, a pickle or another program's file raise `InputError`."
+    "Read a file of `save_tensors`. Damage, a pickle, another program's file or kind raise `InputError`."
     path = Path(path)
     if not path.is_file():
         raise InputError(f'{path}: expected a safetensors file, found '
@@ -287,6 +284,8 @@ def load_tensors(
         raise InputError(f'{path}: expected its configuration as JSON, found something else ({e})') from None
     if not isinstance(config, dict):
         raise InputError(f'{path}: expected its configuration as a mapping, found {type(config).__name__}')
+    if kind and config.get('kind') != kind:
+        raise InputError(f'{path}: expected a {kind}, found a {config.get("kind")}')
     return tensors, config
 
 # %% ../nbs/00_core.ipynb #c068
@@ -490,9 +489,9 @@ def progress(
     desc:str='', # Label left of the bar
     initial:int=0, # Steps that are already done
     show:bool|None=None, # None: on a terminal
-    unit:str='it', # What is counted
+    **kwargs, # Of tqdm, such as `unit`, what is counted
 )->tqdm:
     "A progress bar on the error stream."
     hidden = not sys.stderr.isatty() if show is None else not show
     return tqdm(iterable, total=total, desc=desc, initial=initial, disable=hidden, dynamic_ncols=True,
-                file=sys.stderr, unit=unit)
+                file=sys.stderr, **kwargs)

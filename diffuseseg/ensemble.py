@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PixelEnsemble', 'entropy', 'js_divergence', 'train_members', 'fit_maps', 'flipped_class_ids', 'flip_masks',
-           'Segmentation', 'Segmenter', 'check_labels', 'fit', 'save_head', 'load_head']
+           'Segmentation', 'Segmenter', 'soft_vote', 'check_labels', 'fit', 'save_head', 'load_head']
 
 # %% ../nbs/07_ensemble.ipynb #n003
 import copy
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -310,6 +310,20 @@ def member_probs(self:Segmenter,
             probs = [self.ensemble.logits_from_maps(m[i:i + 1], size)[:, 0].softmax(-1) for m in maps]
             yield (probs[0] + probs[1].flip(2)[..., swapped])/2 if flip else probs[0]
 
+def soft_vote(
+    members:Iterable[torch.Tensor], # For each image the class probabilities of the members, `[M, H, W, K]`
+    return_probs:bool=False, # Also return the class probabilities
+)->Segmentation:
+    "Masks and uncertainty from the probabilities of the members."
+    masks, uncertainty, probs = [], [], []
+    for of_image in members:
+        vote = of_image.mean(0)
+        masks.append(vote.argmax(-1).to('cpu', torch.uint8))
+        uncertainty.append(js_divergence(of_image).cpu())
+        if return_probs: probs.append(vote.movedim(-1, 0).cpu())
+    probs = torch.stack(probs) if return_probs else None
+    return Segmentation(torch.stack(masks), torch.stack(uncertainty), probs)
+
 @patch
 @torch.inference_mode()
 def segment(self:Segmenter,
@@ -320,17 +334,8 @@ def segment(self:Segmenter,
     show_progress:bool|None=None, # None: on a terminal
 )->Segmentation:
     "Masks and uncertainty of images, each independent of the others. Bad input raises `InputError`."
-    n, size, num_classes = len(images), self.diffusion.image_size, self.classes.num_classes
-    masks = torch.empty(n, size, size, dtype=torch.uint8)
-    uncertainty = torch.empty(n, size, size)
-    probs = torch.empty(n, num_classes, size, size) if return_probs else None
     members = self.member_probs(images, batch_size, flip)
-    for i, of_image in enumerate(progress(members, total=n, desc='segment', show=show_progress)):
-        vote = of_image.mean(0)
-        masks[i] = vote.argmax(-1)
-        uncertainty[i] = js_divergence(of_image)
-        if return_probs: probs[i] = vote.movedim(-1, 0)
-    return Segmentation(masks, uncertainty, probs)
+    return soft_vote(progress(members, total=len(images), desc='segment', show=show_progress), return_probs)
 
 # %% ../nbs/07_ensemble.ipynb #c054
 def check_labels(
@@ -434,9 +439,8 @@ def load_head(
     load_diffusion:Callable=load_model, # Reads an encoder that is a diffusion model; see `load_encoder`
 )->Segmenter:
     "Read a head. Damage, another kind of file, or a head for another model or encoder raise `InputError`."
-    tensors, config = load_tensors(path)
-    kind, model_id = config.get('kind'), config.get('model_id')
-    if kind != 'segmentation head': raise InputError(f'{path}: expected a segmentation head, found a {kind}')
+    tensors, config = load_tensors(path, 'segmentation head')
+    model_id = config.get('model_id')
     if model_id != diffusion.model_id:
         expected = f'a head for model {diffusion.model_id}'
         raise InputError(f'{path}: expected {expected}, found one for model {model_id}')

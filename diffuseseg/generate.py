@@ -20,7 +20,7 @@ from .core import (InputError, append_jsonl, check_same_settings, content_hash, 
                              remove_files, to_uint8, write_json, write_text)
 from .data import ClassList, read_image, read_mask, write_image, write_mask
 from .ensemble import Segmenter
-from .sample import SAMPLERS, sample, timestep_grid
+from .sample import check_request, sample
 from .unet import DiffusionModel
 
 # %% ../nbs/09_generate.ipynb #c012
@@ -43,9 +43,7 @@ def pair_settings(
     steps:int, # Forward passes of the network for an image
 )->dict: # Ready for JSON
     "All that pair `i` depends on besides `i`. Bad settings and another model's head raise `InputError`."
-    if sampler not in SAMPLERS:
-        raise InputError(f'sampler: expected one of {sorted(SAMPLERS)}, found {sampler!r}')
-    timestep_grid(diffusion.scheduler, steps) # for its errors
+    check_request(diffusion, sampler, steps)
     if isinstance(segmenter, Segmenter) and segmenter.diffusion.model_id != diffusion.model_id:
         raise InputError('segmenter: the head was fitted on another model; use that model, or fit a head on '
                          f'this one (head for {segmenter.diffusion.model_id}, model {diffusion.model_id})')
@@ -189,17 +187,15 @@ def _resolve_rank(
 # %% ../nbs/09_generate.ipynb #c033
 def contact_sheet(
     out:str|Path, # Folder with pairs
-    limit:int=64, # Pairs to show at most
-    ncols:int=8, # Pairs in a row
     rows:list[dict]|None=None, # Lines of the manifest to choose from; None for all
 )->torch.Tensor: # uint8 `[3, H, W]`
-    "Samples above their masks, as one picture."
+    "The first 64 samples above their masks, as one picture."
     out = Path(out)
     classes = ClassList.read(out/'classes.json')
-    rows = (read_manifest(out) if rows is None else rows)[:limit]
+    rows = (read_manifest(out) if rows is None else rows)[:64]
     images = torch.stack([read_image(out/row['image']) for row in rows])
     masks = torch.stack([read_mask(out/row['mask'], classes) for row in rows])
-    return image_rows(images, classes.colorize(masks), ncols=ncols)
+    return image_rows(images, classes.colorize(masks), ncols=8)
 
 # %% ../nbs/09_generate.ipynb #c037
 def _open_folder(out:Path, settings:dict, license:str|None, classes:ClassList, manifest:str)->set[int]:
@@ -297,19 +293,6 @@ def generate(
     return out
 
 # %% ../nbs/09_generate.ipynb #c067
-def _all_rows(out:Path)->dict[int, dict]:
-    "The lines of all manifests. A damaged line and a missing one raise `InputError`."
-    rows = {}
-    for path in out.glob('manifest*.jsonl'):
-        whole = _parse_rows(path)
-        rows |= {row['index']: row for row in whole}
-        if len(whole) != len(read_text(path).splitlines()):
-            raise InputError(f'{path}: expected whole lines only, found a damaged one')
-    if not rows: raise InputError(f'{out}: expected a folder of generate with pairs in it, found none')
-    for i in range(max(rows) + 1):
-        if i not in rows: raise InputError(f'{out/_MANIFEST}: expected a line for pair {i}, found none')
-    return rows
-
 def verify(
     out:str|Path, # Folder with pairs
 )->int: # Number of pairs
@@ -317,19 +300,23 @@ def verify(
 
     The first file or line that is missing, changed, damaged or one too many raises `InputError`."""
     out = Path(out)
-    rows = _all_rows(out)
+    rows = {}
+    for path in out.glob('manifest*.jsonl'):
+        whole = _parse_rows(path)
+        rows |= {row['index']: row for row in whole}
+        if len(whole) != len(read_text(path).splitlines()):
+            raise InputError(f'{path}: expected whole lines only, found a damaged one')
+    if not rows: raise InputError(f'{out}: expected a folder of generate with pairs in it, found none')
+    missing = set(range(max(rows))) - set(rows)
+    if missing: raise InputError(f'{out/_MANIFEST}: expected a line for pair {min(missing)}, found none')
     ClassList.read(out/'classes.json')
     kinds = ('image', 'mask')
-    for i in range(len(rows)):
-        for kind in kinds:
-            path = out/rows[i][kind]
-            if not path.is_file(): raise InputError(f'{path}: expected this file, found none')
-            expected = rows[i][f'{kind}_sha256']
-            found = content_hash(path)
-            if found != expected:
-                raise InputError(f'{path}: expected the checksum {expected[:12]}..., found {found[:12]}...')
-    listed = {row[kind] for row in rows.values() for kind in kinds}
-    for path in sorted([*(out/'images').glob('[!.]*'), *(out/'masks').glob('[!.]*')]):
-        if path.relative_to(out).as_posix() not in listed:
-            raise InputError(f'{path}: expected only files that the manifest names, found this one')
+    files = [(out/row[kind], row[f'{kind}_sha256']) for _, row in sorted(rows.items()) for kind in kinds]
+    for path, expected in files:
+        if not path.is_file(): raise InputError(f'{path}: expected this file, found none')
+        found = content_hash(path)
+        if found != expected:
+            raise InputError(f'{path}: expected the checksum {expected[:12]}..., found {found[:12]}...')
+    others = {path for kind in kinds for path in (out/f'{kind}s').glob('[!.]*')} - {path for path, _ in files}
+    if others: raise InputError(f'{min(others)}: expected only files that the manifest names, found this one')
     return len(rows)

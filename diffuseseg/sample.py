@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['SAMPLERS', 'timestep_grid', 'Step', 'solve', 'ddim_step', 'ddpm_step', 'dpmpp_step', 'predictor', 'noise_streams',
-           'sample']
+           'check_request', 'sample']
 
 # %% ../nbs/05_sample.ipynb #c003
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from .core import InputError, generator, pick_precision
+from .core import InputError, generator, pick_precision, progress
 from .scheduler import NoiseScheduler
 from .unet import DiffusionModel
 
@@ -142,7 +142,13 @@ def noise_streams(
     return draw
 
 # %% ../nbs/05_sample.ipynb #c047
-def _check_request(sampler:str, numbers:list[int], batch_size:int):
+def check_request(
+    diffusion:DiffusionModel, # The model
+    sampler:str, # One of `SAMPLERS`
+    steps:int, # Forward passes through the network
+    numbers:Sequence[int]=(0,), # Numbers of the samples
+    batch_size:int=1, # Samples to compute together
+)->list[int]: # The timesteps to visit
     "Raise `InputError` for settings that make no sense."
     if sampler not in SAMPLERS:
         raise InputError(f'sampler: expected one of {sorted(SAMPLERS)}, found {sampler!r}')
@@ -150,6 +156,7 @@ def _check_request(sampler:str, numbers:list[int], batch_size:int):
     if min(numbers) < 0:
         raise InputError(f'start, indices: expected sample numbers from 0, found {min(numbers)}')
     if batch_size < 1: raise InputError(f'batch_size: expected a number above 0, found {batch_size}')
+    return timestep_grid(diffusion.scheduler, steps)
 
 # %% ../nbs/05_sample.ipynb #c048
 def sample(
@@ -164,15 +171,16 @@ def sample(
     clip:bool=True, # Keep the estimates of clean images within [-1, 1]
     callback:Callable|None=None, # Called with each `Step` of each batch
     precision:str='auto', # Of the network, as in `pick_precision`
+    show_progress:bool|None=False, # None: on a terminal
 )->torch.Tensor: # float32 `[N, C, H, W]` on the CPU, in [-1, 1] if `clip`
     "Images; number `i` depends on weights, settings, `seed` and `i` alone. Bad settings raise `InputError`."
     numbers = list(range(start, start + n) if indices is None else indices)
-    _check_request(sampler, numbers, batch_size)
-    timesteps = timestep_grid(diffusion.scheduler, steps)
+    timesteps = check_request(diffusion, sampler, steps, numbers, batch_size)
     predict_x0 = predictor(diffusion, clip, precision)
     shape = (diffusion.image_channels, diffusion.image_size, diffusion.image_size)
     batches = []
-    for i in range(0, len(numbers), batch_size):
+    starts = range(0, len(numbers), batch_size)
+    for i in progress(starts, desc='sample', unit='batch', show=show_progress):
         draw = noise_streams(seed, numbers[i:i + batch_size], shape, diffusion.device)
         with torch.inference_mode():
             images = solve(predict_x0, diffusion.scheduler, draw(), timesteps, take_step=SAMPLERS[sampler],

@@ -137,19 +137,6 @@ def to_x0(self:NoiseScheduler,
     if self.prediction == 'x0': return pred
     return a*xt - b*pred
 
-# %% ../nbs/02_scheduler.ipynb #c026
-@patch
-def to_eps(self:NoiseScheduler,
-    pred:torch.Tensor, # The network's answer, `[N, C, H, W]`
-    xt:torch.Tensor, # The noisy images that it got
-    t:torch.Tensor, # Their timesteps, long `[N]`
-)->torch.Tensor: # The noise that the answer implies
-    "The noise that a prediction stands for."
-    a, b = self.signal_and_noise(t, xt)
-    if self.prediction == 'eps': return pred
-    if self.prediction == 'x0': return (xt - a*pred)/b
-    return b*xt + a*pred
-
 # %% ../nbs/02_scheduler.ipynb #c032
 @patch
 def snr(self:NoiseScheduler,
@@ -175,10 +162,8 @@ def loss_weights(self:NoiseScheduler,
 # %% ../nbs/02_scheduler.ipynb #c038
 @patch
 def match_timesteps(self:NoiseScheduler,
-    timesteps:list[int], # Timesteps in `reference`
-    reference:NoiseScheduler|None=None, # None: the linear schedule with 1,000 timesteps, as in the papers
+    timesteps:list[int], # Timesteps in the linear schedule with 1,000 timesteps, as in the papers
 )->list[int]: # The timesteps here with the closest log signal-to-noise ratio
-    "Translate timesteps of another schedule into ours."
-    reference = reference or NoiseScheduler('linear')
-    distance = reference.snr()[list(timesteps)].log()[:, None] - self.snr().log()
+    "Translate timesteps of the papers' schedule into ours."
+    distance = NoiseScheduler('linear').snr()[list(timesteps)].log()[:, None] - self.snr().log()
     return distance.abs().argmin(1).tolist()

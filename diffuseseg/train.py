@@ -602,33 +602,31 @@ def _next_preview(seconds:float)->float:
 
 # %% ../nbs/04_train.ipynb #x005
 class _RunBar:
-    "The progress bar of a run, in steps, or in seconds where minutes end it."
+    "The progress bar of a part of a run, from 0 to 1, which ends by steps, by the clock or in a pause."
     def __init__(self, trainer:Trainer, pause_after:float|None, show:bool|None):
-        config = trainer.config
-        ends = [config.minutes*60] if config.minutes else []
-        if pause_after is not None: ends.append(trainer.seconds + pause_after*60)
         self.trainer = trainer
-        self.by_clock = bool(ends)
+        self.pause_after = pause_after
         self.first_step = trainer.step
+        self.before = trainer.seconds
         self.start = time.monotonic()
-        shown = show if trainer.accelerator.is_main_process else False
-        total = round(min(ends)) if ends else config.steps
-        initial = round(trainer.seconds) if ends else trainer.step
-        self.bar = progress(total=total, initial=min(initial, total), desc='train',
-                            unit='s' if ends else 'step', show=shown)
+        if not trainer.accelerator.is_main_process: show = False
+        self.bar = progress(total=1., initial=self.share(), desc='train', show=show,
+                            bar_format='{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}')
 
-    def __enter__(self): return self
-    def __exit__(self, *error): self.bar.close()
-    def describe(self, text:str): self.bar.set_postfix_str(text)
+    def share(self)->float:
+        trainer = self.trainer
+        to_pause = (trainer.seconds - self.before)/60/self.pause_after if self.pause_after else 0.
+        return min(1., max(trainer.config.share_done(trainer.step, trainer.seconds), to_pause))
 
     def advance(self):
-        "Show where training is; after ten steps, how fast it is."
-        now = round(self.trainer.seconds) if self.by_clock else self.trainer.step
-        self.bar.update(min(now, self.bar.total) - self.bar.n)
-        if self.trainer.step - self.first_step != 10 or self.bar.disable: return
-        seconds = (time.monotonic() - self.start)/10
-        rate = self.trainer.config.batch_size/seconds
-        remaining = (self.bar.total - self.bar.n)*(1 if self.by_clock else seconds)
+        "Show where training is; once, after ten steps or a few more, how fast it is."
+        step = self.trainer.step
+        self.bar.set_description_str(f'step {step}', refresh=False)
+        self.bar.update(self.share() - self.bar.n)
+        if step != (self.first_step + 19)//10*10 or self.bar.disable: return
+        seconds = time.monotonic() - self.start
+        rate = (step - self.first_step)*self.trainer.config.batch_size/seconds
+        remaining = seconds*(1 - self.bar.n)/(self.bar.n - self.bar.initial)
         self.bar.write(f'{rate:.1f} images/s, about {remaining/60:.0f} minutes to the end')
 
 # %% ../nbs/04_train.ipynb #c076
@@ -648,15 +646,16 @@ def run(self:Trainer,
     since = time.monotonic()
     preview_due = _next_preview(self.seconds)
     stop = False
-    with _RunBar(self, pause_after, show_progress) as bar:
+    run_bar = _RunBar(self, pause_after, show_progress)
+    with run_bar.bar as bar:
         while not stop and config.share_done(self.step, self.seconds) < 1:
             losses.append(self.train_step())
             save = False
             if self.step % 10 == 0: save, stop, self.seconds = clock.ask()
-            bar.advance()
+            run_bar.advance()
             ended = config.share_done(self.step, self.seconds) >= 1
             if self.step % config.log_steps == 0 or save or ended:
-                bar.describe(self.report(out, losses, time.monotonic() - since))
+                bar.set_postfix_str(self.report(out, losses, time.monotonic() - since))
                 losses = []
                 since = time.monotonic()
             if self.seconds >= preview_due or ended:

@@ -437,9 +437,7 @@ def load_model(
     device:str|torch.device='cpu', # Where the network is put
 )->DiffusionModel:
     "Read a model. A missing, damaged or different file raises `InputError`."
-    tensors, config = load_tensors(path)
-    if config.get('kind') != 'diffusion model':
-        raise InputError(f'{path}: expected a diffusion model, found a {config.get("kind")}')
+    tensors, config = load_tensors(path, 'diffusion model')
     name = config.get('network', 'UNet') # files of the first version do not say
     if not isinstance(name, str) or name not in NETWORKS:
         raise InputError(f'{path}: expected a network out of {list(NETWORKS)}, found {name!r}; '

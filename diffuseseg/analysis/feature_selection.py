@@ -4,27 +4,22 @@
 
 # %% auto #0
 __all__ = ['candidate_specs', 'labelled_maps', 'fit_subset', 'segment_maps', 'cross_validate', 'behind', 'one_standard_error',
-           'choose_features', 'choice_table', 'check_test', 'study_id', 'sweep', 'plot_sweep']
+           'choose_features', 'choice_table']
 
 # %% ../../nbs/analysis/feature_selection.ipynb #n003
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import stdev
 
-import matplotlib.pyplot as plt
 import torch
 from fastcore.meta import delegates
-from matplotlib.figure import Figure
 
-from .few_label import check_apart, resume_rows
-from ..core import InputError, content_hash, generator, progress, write_json
+from ..core import InputError, generator, progress
 from ..data import LabelledPairs
 from ..ensemble import (PixelEnsemble, Segmentation, check_labels, fit_maps, flip_masks,
-                                 js_divergence)
-from ..evaluate import Report, check_classes, confusion_matrix, markdown_table, mean_iou
+                                 soft_vote)
+from ..evaluate import Report, confusion_matrix, markdown_table, mean_iou
 from ..features import FeatureMaps, FeatureSpec, default_spec, extract
 from ..models.encoders import Encoder
 from ..unet import DiffusionModel
@@ -124,12 +119,8 @@ def segment_maps(
     size:int, # Height and width of the images
 )->Segmentation: # On the CPU
     "Masks and uncertainty from features, as `segment` without flip TTA gives them."
-    masks, uncertainty = [], []
-    for i in range(len(maps)):
-        members = ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(-1) # [M, H, W, K]
-        masks.append(members.mean(0).argmax(-1).to('cpu', torch.uint8))
-        uncertainty.append(js_divergence(members).cpu())
-    return Segmentation(torch.stack(masks), torch.stack(uncertainty))
+    rows = range(len(maps))
+    return soft_vote(ensemble.logits_from_maps(maps[i:i + 1], size)[:, 0].softmax(-1) for i in rows)
 
 # %% ../../nbs/analysis/feature_selection.ipynb #c027
 def _fold_confusion(
@@ -223,115 +214,3 @@ def choice_table(
         mark = 'chosen' if row is chosen else ''
         table.append([maps, timesteps, row['passes'], row['channels'], row['miou'], distance, mark])
     return markdown_table(['maps', 'timesteps', 'passes', 'channels', 'mIoU', 'behind the best', ''], table)
-
-# %% ../../nbs/analysis/feature_selection.ipynb #c041
-def _pairs_id(*pairs:LabelledPairs)->str:
-    "A fingerprint of images and masks."
-    parts = [part for each in pairs for part in (each.images, each.masks)]
-    content = [repr(tuple(part.shape)).encode() + part.contiguous().numpy().tobytes() for part in parts]
-    return content_hash(b''.join(content))[:16]
-
-def check_test(
-    diffusion:DiffusionModel, # The model
-    train_pairs:LabelledPairs, # Labelled images to learn from
-    test_pairs:LabelledPairs, # Labelled images to evaluate on
-):
-    "Raise `InputError` unless the test images are others, with the same classes and masks of the right size."
-    check_apart(train_pairs, test_pairs)
-    check_classes(train_pairs.classes, test_pairs.classes)
-    check_labels(test_pairs.masks, test_pairs.classes, diffusion.image_size)
-
-def study_id(
-    diffusion:DiffusionModel, # The model
-    *pairs:LabelledPairs, # The images and masks that take part
-    **settings, # What else the result depends on
-)->dict: # Ready for JSON
-    "What tells the rows of one study from those of another."
-    values = dict(model=diffusion.model_id, data=_pairs_id(*pairs), settings=settings)
-    return json.loads(json.dumps(values, default=str))
-
-# %% ../../nbs/analysis/feature_selection.ipynb #c042
-def _single_reports(
-    diffusion:DiffusionModel, # The frozen model
-    train_pairs:LabelledPairs, # Labelled images to learn from
-    test_pairs:LabelledPairs, # Labelled images to evaluate on
-    spec:FeatureSpec, # Some blocks at one timestep, or some maps of the encoder
-    flip:bool, # Learn from the mirrored images too
-    encoder:Encoder|None, # Gives the encoder's maps
-    show_progress:bool|None=None, # None: on a terminal
-    **kwargs, # Of `fit_maps`
-)->Iterator[Report]: # One for each map, in order
-    "Fit on each map alone, and evaluate it."
-    maps, masks = labelled_maps(diffusion, train_pairs, spec, flip, encoder, show_progress)
-    test_maps = extract(diffusion, test_pairs.images, spec, dtype=torch.float16,
-                        encoder=encoder, show_progress=show_progress)
-    for i, source in enumerate(spec.sources):
-        alone = FeatureMaps([maps.maps[i]], [source])
-        ensemble = fit_maps(alone, masks, train_pairs.classes, show_progress=False, **kwargs)
-        preds = segment_maps(ensemble, FeatureMaps([test_maps.maps[i]], [source]), masks.shape[-1]).masks
-        yield Report.from_masks(preds, test_pairs.masks, test_pairs.classes)
-
-# %% ../../nbs/analysis/feature_selection.ipynb #c043
-@delegates(fit_maps, but=['show_progress'])
-def sweep(
-    diffusion:DiffusionModel, # The frozen model
-    train_pairs:LabelledPairs, # Labelled images to learn from
-    test_pairs:LabelledPairs, # Labelled images to evaluate on, none of them among the others
-    blocks:Sequence[str]|None=None, # Decoder blocks; None for all
-    timesteps:Sequence[int]|None=None, # In the model's schedule; None: five that are worth trying
-    seed:int=0, # Of all fits
-    flip:bool=True, # Learn from the mirrored images too
-    steps:int=300, # Steps of a fit
-    path:str|Path|None=None, # JSON file of the rows, for resuming
-    encoder:Encoder|None=None, # Its maps are tried too
-    show_progress:bool|None=None, # None: on a terminal
-    **kwargs, # Of `fit_maps` and `train_members`
-)->list[dict]: # A row for each map, with `miou` and `pixel_accuracy`
-    "How well each block at each timestep, and each map of an encoder, segments alone. Raises `InputError`."
-    check_test(diffusion, train_pairs, test_pairs)
-    blocks = list(blocks or diffusion.net.decoder_blocks)
-    matching = diffusion.scheduler.match_timesteps(list(_SINGLE_TIMESTEPS))
-    timesteps = list(timesteps or dict.fromkeys(matching))
-    spec = FeatureSpec(blocks, timesteps, encoder_maps=list(encoder.maps) if encoder else [])
-    spec.check(diffusion, encoder)
-    settings = dict(seed=seed, steps=steps, **kwargs)
-    study = study_id(diffusion, train_pairs, test_pairs, flip=flip, **settings)
-    if encoder: study['encoder'] = encoder.encoder_id
-    keys = [dict(block=name, timestep=t, test_images=len(test_pairs), **study) for name, t in spec.sources]
-    rows = resume_rows(path, keys)
-    for t in [*timesteps, None]: # the encoder's maps have no timestep and come last
-        missing = [key for key in keys[len(rows):] if key['timestep'] == t]
-        if not missing: continue
-        names = [key['block'] for key in missing]
-        if t is None: part = replace(spec, blocks=[], timesteps=[], encoder_maps=names)
-        else: part = replace(spec, blocks=names, timesteps=[t], encoder_maps=[])
-        inputs = diffusion, train_pairs, test_pairs, part, flip, encoder, show_progress
-        for key, report in zip(missing, _single_reports(*inputs, **settings)):
-            rows.append({**key, 'miou': report.miou, 'pixel_accuracy': report.pixel_accuracy})
-            if path: write_json(path, rows)
-    return rows
-
-# %% ../../nbs/analysis/feature_selection.ipynb #c044
-def plot_sweep(
-    rows:list[dict], # Of `sweep`
-)->Figure: # Shown by a notebook; `savefig` writes it
-    "mIoU of each block at each timestep, and of each map of an encoder, bright for high."
-    blocks = list(dict.fromkeys(row['block'] for row in rows))
-    timesteps = sorted({row['timestep'] for row in rows if row['timestep'] is not None})
-    columns = timesteps + [None]*any(row['timestep'] is None for row in rows)
-    mious = [row['miou'] for row in rows]
-    table = torch.full((len(blocks), len(columns)), torch.nan)
-    size = 1.6 + .65*len(columns), .9 + .36*len(blocks)
-    fig, ax = plt.subplots(figsize=size, dpi=80, layout='constrained')
-    for row in rows:
-        y, x = blocks.index(row['block']), columns.index(row['timestep'])
-        table[y, x] = row['miou']
-        color = 'w' if row['miou'] < (min(mious) + max(mious))/2 else 'k'
-        ax.text(x, y, f'{row["miou"]:.3f}', ha='center', va='center', fontsize=9, color=color)
-    ax.imshow(table.numpy(), cmap='viridis', aspect='auto')
-    ax.set_xticks(range(len(columns)), ['encoder' if t is None else t for t in columns])
-    ax.set_yticks(range(len(blocks)), blocks)
-    ax.set(xlabel='timestep')
-    ax.set_title(f'mIoU on {rows[0]["test_images"]} images', fontsize=10)
-    plt.close(fig)
-    return fig

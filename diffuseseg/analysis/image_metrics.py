@@ -129,24 +129,11 @@ def image_features(
     return torch.cat(features)
 
 # %% ../../nbs/analysis/image_metrics.ipynb #c024
-def _check_features(
-    a:torch.Tensor, # `[N, D]`
-    b:torch.Tensor, # `[M, D]`
-):
-    "Raise `InputError` unless both are two or more finite points of one space."
-    for x in (a, b):
-        if x.ndim != 2 or len(x) < 2:
-            raise InputError(f'features: expected 2 images or more as [N, D], found {list(x.shape)}')
-        if not x.isfinite().all(): raise InputError('features: expected finite numbers, found others')
-    if a.shape[1] != b.shape[1]:
-        raise InputError(f'features: expected as many numbers for both, found {a.shape[1]} and {b.shape[1]}')
-
 def frechet_distance(
-    a:torch.Tensor, # Features `[N, D]`
-    b:torch.Tensor, # Features `[M, D]`
+    a:torch.Tensor, # Features `[N, D]`, N at least 2
+    b:torch.Tensor, # Features `[M, D]`, M at least 2
 )->float: # 0 or more, but for rounding
-    "The squared Fréchet distance of two Gaussians (Heusel et al. 2017). Under 2 points raise `InputError`."
-    _check_features(a, b)
+    "The squared Fréchet distance of two Gaussians (Heusel et al. 2017)."
     a, b = a.double(), b.double()
     x, y = ((v - v.mean(0))/math.sqrt(len(v) - 1) for v in (a, b))
     r, s = torch.linalg.qr(x, mode='r').R, torch.linalg.qr(y, mode='r').R
@@ -179,7 +166,6 @@ def kernel_distance(
     seed:int=2020, # Of the subsets; this is torch-fidelity's
 )->tuple[float, float]: # Mean and standard deviation over the subsets
     "The squared kernel distance, unbiased (Bińkowski et al. 2018). Too few points raise `InputError`."
-    _check_features(a, b)
     n = min(len(a), len(b))
     if not 2 <= subset_size <= n:
         expected = f'a number from 2 to {n}, the images there are'
@@ -215,9 +201,6 @@ def _distance_rows(
     seed:int=2020, # Of the parts and subsets
 )->dict[str, dict]: # 'all', 'equal' and 'floor'
     "Generated against real images, and real images against each other at equal numbers."
-    if len(real) < 4:
-        raise InputError(f'real images: expected 4 or more, to compare two parts of them, found {len(real)}')
-    if len(generated) < 2: raise InputError(f'generated images: expected 2 or more, found {len(generated)}')
     n = min(len(generated), len(real)//2)
     order = torch.randperm(len(real), generator=generator(seed, 0))
     chosen = generated[torch.randperm(len(generated), generator=generator(seed, 1))[:n]]
@@ -257,10 +240,9 @@ def _nearest_of(
 )->tuple[torch.Tensor, torch.Tensor]: # Distances, float64 `[N]`, and numbers of the keys, int64 `[N]`
     "As `nearest`, by the version that comes closest."
     results = [nearest(version, keys, desc=desc, show_progress=show_progress) for version in versions]
-    distances = torch.stack([d for d, _ in results])
-    index = torch.stack([i for _, i in results])
-    best = distances.argmin(0, keepdim=True)
-    return distances.gather(0, best)[0], index.gather(0, best)[0]
+    distances, index = map(torch.stack, zip(*results))
+    least, best = distances.min(0)
+    return least, index.gather(0, best[None])[0]
 
 # %% ../../nbs/analysis/image_metrics.ipynb #c048
 @dataclass(eq=False)

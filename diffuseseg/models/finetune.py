@@ -17,14 +17,13 @@ from fastcore.basics import patch
 from torch import nn
 
 from ..core import (InputError, check_images, generator, load_tensors, pick_device, pick_precision,
-                             progress,
-                             save_tensors, to_float, to_uint8)
+                             progress, save_tensors, to_float, to_uint8)
 from ..data import ClassList, LabelledPairs
 from ..ensemble import (Segmentation, Segmenter, check_labels, entropy, flip_masks,
                                  flipped_class_ids)
 from ..sample import sample
 from ..scheduler import NoiseScheduler
-from ..train import batch_indices
+from ..train import EMA, batch_indices
 from ..unet import NETWORKS, DiffusionModel, build, group_norm, load_state
 
 # %% ../../nbs/models/finetune.ipynb #f006
@@ -287,7 +286,7 @@ def finetune(
     check_labels(labelled.masks, labelled.classes, diffusion.image_size)
     taught = None
     if has_teacher and unlabelled is None and num_generated:
-        unlabelled = _generate(diffusion, num_generated, config.seed, show_progress)
+        unlabelled = to_uint8(sample(diffusion, num_generated, config.seed, show_progress=show_progress))
     if has_teacher and unlabelled is not None and len(unlabelled) and config.labelled_share < 1:
         masks = confident_masks(teacher, unlabelled, config.confidence, show_progress=show_progress)
         names = list(map(str, range(len(masks))))
@@ -300,18 +299,6 @@ def finetune(
     return _train(segmenter.to(diffusion.device), labelled, taught, show_progress)
 
 # %% ../../nbs/models/finetune.ipynb #f027c
-def _generate(
-    diffusion:DiffusionModel, # The model
-    n:int, # How many
-    seed:int, # Of the samples
-    show_progress:bool|None, # None: on a terminal
-    batch_size:int=16, # Images at a time
-)->torch.Tensor: # uint8 `[n, C, H, W]`
-    "Generated images."
-    starts = progress(range(0, n, batch_size), desc='generate', unit='batch', show=show_progress)
-    batches = [sample(diffusion, min(batch_size, n - start), seed, start=start) for start in starts]
-    return to_uint8(torch.cat(batches))
-
 def _train(
     segmenter:FinetunedSegmenter, # Is trained; what comes back is its average
     labelled:LabelledPairs, # The labelled images
@@ -321,7 +308,7 @@ def _train(
     "All steps."
     c = segmenter.config
     segmenter.to(memory_format=torch.channels_last)
-    average = copy.deepcopy(segmenter).requires_grad_(False)
+    average = EMA(segmenter, c.ema_decay)
     new_layers = [*segmenter.laterals.parameters(), *segmenter.head.parameters()]
     groups = [dict(params=list(segmenter.net.parameters())), dict(params=new_layers)]
     optimizer = torch.optim.AdamW(groups, c.lr, betas=(.9, .99), weight_decay=c.weight_decay, fused=True)
@@ -332,9 +319,8 @@ def _train(
         if not loss.isfinite():
             raise InputError(f'lr: the loss was no longer a number at step {step}; expected a lower lr, '
                              f'found {c.lr}')
-        decay = min(c.ema_decay, (1 + step)/(10 + step))
-        torch._foreach_lerp_(list(average.parameters()), list(segmenter.parameters()), 1 - decay)
-    return average.eval()
+        average.update(segmenter, step)
+    return average.net
 
 # %% ../../nbs/models/finetune.ipynb #f032
 def save_finetuned(
@@ -355,9 +341,7 @@ def load_finetuned(
     device:str|torch.device='cpu', # Where it computes
 )->FinetunedSegmenter:
     "Read a fine-tuned segmenter. Damage and another kind of file raise `InputError`."
-    tensors, config = load_tensors(path)
-    if config.get('kind') != 'fine-tuned segmenter':
-        raise InputError(f'{path}: expected a fine-tuned segmenter, found a {config.get("kind")}')
+    tensors, config = load_tensors(path, 'fine-tuned segmenter')
     try:
         config_class, _ = NETWORKS[config['network']]
         segmenter = FinetunedSegmenter(build(config_class(**config['unet'])),

@@ -178,9 +178,7 @@ def push(
 
 def _stage(folder:Path, target:Path, repo:str, license:str|None):
     "Copy the model with its licence, the head without paths of this machine, and the card."
-    tensors, config = load_tensors(folder/'model.safetensors')
-    if config.get('kind') != 'diffusion model':
-        raise InputError(f'{folder/"model.safetensors"}: expected a diffusion model')
+    tensors, config = load_tensors(folder/'model.safetensors', 'diffusion model')
     terms = config['info'].get('license') or license_beside(folder/'model.safetensors')
     if terms: config['info']['license'] = terms
     save_tensors(target/'model.safetensors', tensors, config)

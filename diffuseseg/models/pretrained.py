@@ -98,9 +98,7 @@ def _find_model(head:str|Path, device:str|torch.device='auto')->DiffusionModel:
 
 def _read_hint(head:str|Path)->tuple[str, str|None]: # Fingerprint of the model, and where it was
     "What a head says about its model. A place that cannot be one is left out."
-    _, config = load_tensors(head)
-    if config.get('kind') != 'segmentation head':
-        raise InputError(f'{head}: expected a segmentation head, found a {config.get("kind")}')
+    _, config = load_tensors(head, 'segmentation head')
     model_id, hint = config.get('model_id'), config.get('model')
     if not isinstance(model_id, str):
         raise InputError(f'{head}: expected the fingerprint of its model, found {model_id!r}')
