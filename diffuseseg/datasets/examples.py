@@ -38,6 +38,7 @@ _LABELLED = 5, 8, 9, 15, 25, 26, 28, 35, 36, 37, 39, 42 # of the cells
 
 def example_pairs()->LabelledPairs: # 12 of 64x64
     "The example cells that have masks: background, cytoplasm, nucleus."
-    classes = ClassList(['background', 'cytoplasm', 'nucleus'], [(0, 0, 0), (0, 170, 140), (255, 190, 0)])
+    colors = [(235, 225, 215), (0, 170, 140), (255, 190, 0)]
     with Image.open(_FOLDER/'cells_masks.png') as image: masks = torch.from_numpy(_tiles(np.array(image)))
-    return LabelledPairs(example_cells()[list(_LABELLED)], masks, [f'cell-{i:02d}' for i in _LABELLED], classes)
+    return LabelledPairs(example_cells()[list(_LABELLED)], masks, [f'cell-{i:02d}' for i in _LABELLED],
+                         ClassList(['background', 'cytoplasm', 'nucleus'], colors))
