@@ -262,13 +262,12 @@ def _train(
     source = load_source(images, net.image_size, net.image_channels, resize_mode=resize_mode,
                          **_take(settings, load_source))
     training, held = _hold_out(source.images, held_out, config.seed)
-    preview = partial(sample, n=previews, seed=config.seed)
     encoder = load_encoder(align, settings['device'], load_diffusion) if align else None
-    if not previews or net.image_channels not in (1, 3): preview = None
+    shown = previews and net.image_channels in (1, 3)
+    preview = partial(sample, n=previews, seed=config.seed) if shown else None
     if _is_main_process():
         parameters = sum(p.numel() for p in build(net).parameters())
-        num_held = len(held) if held is not None else 0
-        print(f'{len(training):,} images of {net.image_size}x{net.image_size}, {num_held} held out; '
+        print(f'{len(training):,} images of {net.image_size}x{net.image_size}, {held_out} held out; '
               f'a network with {parameters/1e6:.1f} M parameters')
     with output_file(out/'model.safetensors'):
         train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,

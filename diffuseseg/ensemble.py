@@ -177,7 +177,6 @@ def _ensemble_loss(
     losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction='none')
     return (losses.view_as(weights)*weights).mean(1).sum()
 
-# %% ../nbs/07_ensemble.ipynb #c039
 def train_members(
     ensemble:PixelEnsemble, # Is trained in place
     table:torch.Tensor, # Inputs, `[P, R]`
@@ -324,6 +323,7 @@ def soft_vote(
     probs = torch.stack(probs) if return_probs else None
     return Segmentation(torch.stack(masks), torch.stack(uncertainty), probs)
 
+# %% ../nbs/07_ensemble.ipynb #c051b
 @patch
 @torch.inference_mode()
 def segment(self:Segmenter,
