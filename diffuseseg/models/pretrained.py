@@ -164,8 +164,8 @@ def _card_results(figures:dict)->str:
         f'(95 % interval {low:.3f} to {high:.3f}).',
         f'Samples ({images["samples"]:,}, DPM-Solver++ 2M, {images["steps"]} steps, seed 0): Fréchet '
         f'distance over EfficientNet-Lite0 features {everything["frechet"]:.1f} to the held-out images; '
-        f'of 512 to 512: {equal["frechet"]:.1f}, where real images get {floor["frechet"]:.1f}. '
-        f'Kernel distance {equal["kernel"]:.4f} ± {equal["kernel_std"]:.4f} (512 to 512), real images '
+        f'of 512 to 512: {equal["frechet"]:.1f}, where real images get {floor["frechet"]:.1f}. Kernel '
+        f'distance {equal["kernel"]:.4f} ± {equal["kernel_std"]:.4f} (512 to 512), real images '
         f'{floor["kernel"]:.4f}.',
         f'Closer to a training image than every held-out image is: {copies[0]} samples by features, '
         f'{copies[1]} by pixels.')) + '\n'
