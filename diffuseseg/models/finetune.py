@@ -39,6 +39,7 @@ class FinetuneConfig:
     weight_decay: float = .01 # Weight decay of AdamW
     # Weight of a class in the loss: its share of the labelled pixels to the power of minus this
     balance: float = .5
+    unbalance: float = .5 # How much of that weight the predictions give back; 0 for nothing, 1 for all
     ema_decay: float = .995 # Decay of the average of the weights, which is what is kept
     width: int = 64 # Channels of the new layers
     timestep: int = 10 # Where the network reads images, in the linear schedule; see `match_timesteps`
@@ -51,7 +52,7 @@ def check(self:FinetuneConfig)->FinetuneConfig:
     for name in ('steps', 'batch_size', 'lr', 'head_lr', 'width'):
         value = getattr(self, name)
         if not value > 0: raise InputError(f'{name}: expected a number above 0, found {value}')
-    for name in ('labelled_share', 'confidence', 'ema_decay', 'balance'):
+    for name in ('labelled_share', 'confidence', 'ema_decay', 'balance', 'unbalance'):
         value = getattr(self, name)
         if not 0 <= value <= 1: raise InputError(f'{name}: expected a number from 0 to 1, found {value}')
     if self.precision not in ('auto', 'no', 'bf16'):
@@ -310,9 +311,10 @@ def _train(
     segmenter.to(memory_format=torch.channels_last)
     average = EMA(segmenter, c.ema_decay)
     new_layers = [*segmenter.laterals.parameters(), *segmenter.head.parameters()]
+    device = new_layers[0].device
     groups = [dict(params=list(segmenter.net.parameters())), dict(params=new_layers)]
     optimizer = torch.optim.AdamW(groups, c.lr, betas=(.9, .99), weight_decay=c.weight_decay, fused=True)
-    dtype = torch.bfloat16 if pick_precision(c.precision, new_layers[0].device) == 'bf16' else None
+    dtype = torch.bfloat16 if pick_precision(c.precision, device) == 'bf16' else None
     weights = _class_weights(labelled.masks, labelled.classes, c.balance)
     for step in progress(range(c.steps), desc='fine-tune', unit='step', show=show_progress):
         loss = segmenter.train_step(*_draw_batch(labelled, taught, step, c), weights, optimizer, step, dtype)
@@ -320,6 +322,7 @@ def _train(
             raise InputError(f'lr: the loss was no longer a number at step {step}; expected a lower lr, '
                              f'found {c.lr}')
         average.update(segmenter, step)
+    with torch.no_grad(): average.net.head[-1].bias -= c.unbalance*weights.log().to(device)
     return average.net
 
 # %% ../../nbs/models/finetune.ipynb #f032
