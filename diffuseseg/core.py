@@ -33,10 +33,6 @@ from tqdm.auto import tqdm
 try: import fcntl
 except ImportError: fcntl = None # Windows
 
-# %% ../nbs/00_core.ipynb #c006
-os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
-if os.environ.get('IN_TEST'): torch.set_num_threads(1)
-
 # %% ../nbs/00_core.ipynb #c010
 class InputError(ValueError):
     """Something the user can put right: one sentence that names the file, what was expected and what was
@@ -495,3 +491,7 @@ def progress(
     hidden = not sys.stderr.isatty() if show is None else not show
     return tqdm(iterable, total=total, desc=desc, initial=initial, disable=hidden, dynamic_ncols=True,
                 file=sys.stderr, **kwargs)
+
+# %% ../nbs/00_core.ipynb #c006
+os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+if os.environ.get('IN_TEST'): torch.set_num_threads(1)
