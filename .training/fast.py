@@ -15,7 +15,7 @@ import diffuseseg.unet as unet
 
 HERE = Path(__file__).resolve().parent
 FLAGS = ['-march=native', '-mprefer-vector-width=512']
-norm_kernel = load('fast_norm', [str(HERE/'norm.cpp')], extra_cflags=['-Ofast', *FLAGS])
+norm_kernel = load('fast_norm', [str(HERE/'norm.cpp')], extra_cflags=['-Ofast', '-mavx512bf16', *FLAGS])
 attention_kernel = load('fast_attention', [str(HERE/'attention.cpp')],
                         extra_cflags=['-O3', '-mamx-tile', '-mamx-bf16', '-mavx512bf16', *FLAGS])
 

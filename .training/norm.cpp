@@ -6,62 +6,35 @@
 #include <cstring>
 using torch::Tensor;
 typedef uint16_t u16;
-static inline float b2f(u16 v){ uint32_t u=(uint32_t)v<<16; float f; std::memcpy(&f,&u,4); return f; }
-static inline u16 f2b(float f){ uint32_t u; std::memcpy(&u,&f,4); u += 0x7fff + ((u>>16)&1); return (u16)(u>>16); }
-static inline float sig(float z){ return 1.f/(1.f+expf(-z)); }
 // per channel loops; act: 1 silu, 0 none
 static void affine_coeffs(int C,int G,const float*mean,const float*rstd,const float*ga,const float*be,const float*sc,const float*sh,float*A,float*B){
   int cg=C/G;
   for(int c=0;c<C;c++){ int g=c/cg; float r=rstd[g]; float a=r*ga[c], b=be[c]-mean[g]*a; if(sc){ float s=1.f+sc[c]; a*=s; b=b*s+sh[c]; } A[c]=a; B[c]=b; }
 }
-template<bool ACT,int CC> static void fwd_rows_(const u16*__restrict x,u16*__restrict y,const float*__restrict A,const float*__restrict B,int L,int C0){ const int C=CC?CC:C0;
-  for(int i=0;i<L;i++){ const u16*__restrict xp=x+(size_t)i*C; u16*__restrict yp=y+(size_t)i*C;
-    for(int c=0;c<C;c++){ float z=b2f(xp[c])*A[c]+B[c]; if(ACT) z=z*sig(z); yp[c]=f2b(z);} }
-}
-template<int CC> static void sums_(const u16*__restrict x,float*__restrict s1,float*__restrict s2,int L,int C0){ const int C=CC?CC:C0;
-  for(int c=0;c<C;c++) s1[c]=s2[c]=0.f;
-  float a1[CC?CC:1],a2[CC?CC:1]; if(CC) for(int c=0;c<C;c++) a1[c]=a2[c]=0.f;
-  float*__restrict p1=CC?a1:s1,*__restrict p2=CC?a2:s2;
-  for(int i=0;i<L;i++){ const u16*__restrict xp=x+(size_t)i*C; for(int c=0;c<C;c++){ float v=b2f(xp[c]); p1[c]+=v; p2[c]+=v*v; } }
-  if(CC) for(int c=0;c<C;c++){ s1[c]=a1[c]; s2[c]=a2[c]; }
-}
-template<bool ACT,int CC> static void bwd1_(const u16*__restrict x,const u16*__restrict dy,float*__restrict dz,const float*__restrict A,const float*__restrict B,const float*__restrict mu,const float*__restrict rs,float*__restrict S1,float*__restrict S2,int L,int C0){ const int C=CC?CC:C0;
-  for(int c=0;c<C;c++) S1[c]=S2[c]=0.f;
-  float a1[CC?CC:1],a2[CC?CC:1]; if(CC) for(int c=0;c<C;c++) a1[c]=a2[c]=0.f;
-  float*__restrict p1=CC?a1:S1,*__restrict p2=CC?a2:S2;
-  for(int i=0;i<L;i++){ const u16*__restrict xp=x+(size_t)i*C; const u16*__restrict dp=dy+(size_t)i*C; float*__restrict zp=dz+(size_t)i*C;
-    for(int c=0;c<C;c++){ float v=b2f(xp[c]),d=b2f(dp[c]); if(ACT){ float z=v*A[c]+B[c],s=sig(z); d=d*s*(1.f+z*(1.f-s)); } zp[c]=d; p1[c]+=d; p2[c]+=d*v; } }
-  if(CC) for(int c=0;c<C;c++){ S1[c]=a1[c]; S2[c]=a2[c]; }
-}
-template<int CC> static void bwd2_(const u16*__restrict x,const float*__restrict dz,u16*__restrict dx,const float*__restrict P,const float*__restrict Q,const float*__restrict R,int L,int C0){ const int C=CC?CC:C0;
-  for(int i=0;i<L;i++){ const u16*__restrict xp=x+(size_t)i*C; const float*__restrict zp=dz+(size_t)i*C; u16*__restrict op=dx+(size_t)i*C;
-    for(int c=0;c<C;c++) op[c]=f2b(zp[c]*P[c]+b2f(xp[c])*Q[c]+R[c]); }
-}
-
-#define SW(X) switch(C){case 16:X(16);break;case 32:X(32);break;case 48:X(48);break;case 64:X(64);break;case 96:X(96);break;case 128:X(128);break;case 160:X(160);break;case 192:X(192);break;case 256:X(256);break;case 320:X(320);break;default:X(0);}
+#include <immintrin.h>
+static inline __m512 ex(__m512 x){ x=_mm512_max_ps(_mm512_mul_ps(x,_mm512_set1_ps(1.44269504f)),_mm512_set1_ps(-120.f)); x=_mm512_min_ps(x,_mm512_set1_ps(120.f)); __m512 n=_mm512_roundscale_ps(x,0),r=_mm512_sub_ps(x,n);
+  __m512 p=_mm512_set1_ps(.00133336f); p=_mm512_fmadd_ps(p,r,_mm512_set1_ps(.00961813f)); p=_mm512_fmadd_ps(p,r,_mm512_set1_ps(.0555041f)); p=_mm512_fmadd_ps(p,r,_mm512_set1_ps(.240226507f)); p=_mm512_fmadd_ps(p,r,_mm512_set1_ps(.693147181f)); p=_mm512_fmadd_ps(p,r,_mm512_set1_ps(1.f)); return _mm512_scalef_ps(p,n); }
+static inline __m512 sigm(__m512 z){ __m512 d=_mm512_add_ps(_mm512_set1_ps(1.f),ex(_mm512_sub_ps(_mm512_setzero_ps(),z))),r=_mm512_rcp14_ps(d); return _mm512_mul_ps(r,_mm512_fnmadd_ps(d,r,_mm512_set1_ps(2.f))); }
+static inline __m512 ldb(const u16*p){ return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)),16)); }
+static inline void stb(u16*p,__m512 v){ _mm256_storeu_si256((__m256i*)p,(__m256i)_mm512_cvtneps_pbh(v)); }
 template<bool ACT> static void fwd_rows(const u16*x,u16*y,const float*A,const float*B,int L,int C){
-#define X(K) fwd_rows_<ACT,K>(x,y,A,B,L,C)
-SW(X)
-#undef X
-}
+  for(int c=0;c<C;c+=16){ __m512 a=_mm512_loadu_ps(A+c),b=_mm512_loadu_ps(B+c); const u16*xp=x+c; u16*yp=y+c;
+    for(int i=0;i<L;i++,xp+=C,yp+=C){ __m512 z=_mm512_fmadd_ps(ldb(xp),a,b); if(ACT) z=_mm512_mul_ps(z,sigm(z)); stb(yp,z); } } }
 static void sums(const u16*x,float*s1,float*s2,int L,int C){
-#define X(K) sums_<K>(x,s1,s2,L,C)
-SW(X)
-#undef X
-}
-template<bool ACT> static void bwd1(const u16*x,const u16*dy,float*dz,const float*A,const float*B,const float*mu,const float*rs,float*S1,float*S2,int L,int C){
-#define X(K) bwd1_<ACT,K>(x,dy,dz,A,B,mu,rs,S1,S2,L,C)
-SW(X)
-#undef X
-}
+  for(int c=0;c<C;c+=16){ __m512 p=_mm512_setzero_ps(),q=p; const u16*xp=x+c;
+    for(int i=0;i<L;i++,xp+=C){ __m512 v=ldb(xp); p=_mm512_add_ps(p,v); q=_mm512_fmadd_ps(v,v,q); }
+    _mm512_storeu_ps(s1+c,p); _mm512_storeu_ps(s2+c,q); } }
+template<bool ACT> static void bwd1(const u16*x,const u16*dy,float*dz,const float*A,const float*B,const float*,const float*,float*S1,float*S2,int L,int C){
+  for(int c=0;c<C;c+=16){ __m512 a=_mm512_loadu_ps(A+c),b=_mm512_loadu_ps(B+c),p=_mm512_setzero_ps(),q=p,one=_mm512_set1_ps(1.f); const u16*xp=x+c,*dp=dy+c; float*zp=dz+c;
+    for(int i=0;i<L;i++,xp+=C,dp+=C,zp+=C){ __m512 v=ldb(xp),d=ldb(dp); if(ACT){ __m512 z=_mm512_fmadd_ps(v,a,b),s=sigm(z); d=_mm512_mul_ps(_mm512_mul_ps(d,s),_mm512_fmadd_ps(z,_mm512_sub_ps(one,s),one)); }
+      _mm512_storeu_ps(zp,d); p=_mm512_add_ps(p,d); q=_mm512_fmadd_ps(d,v,q); }
+    _mm512_storeu_ps(S1+c,p); _mm512_storeu_ps(S2+c,q); } }
 static void bwd2(const u16*x,const float*dz,u16*dx,const float*P,const float*Q,const float*R,int L,int C){
-#define X(K) bwd2_<K>(x,dz,dx,P,Q,R,L,C)
-SW(X)
-#undef X
-}
+  for(int c=0;c<C;c+=16){ __m512 p=_mm512_loadu_ps(P+c),q=_mm512_loadu_ps(Q+c),r=_mm512_loadu_ps(R+c); const u16*xp=x+c; const float*zp=dz+c; u16*op=dx+c;
+    for(int i=0;i<L;i++,xp+=C,zp+=C,op+=C) stb(op,_mm512_fmadd_ps(_mm512_loadu_ps(zp),p,_mm512_fmadd_ps(ldb(xp),q,r))); } }
 std::vector<Tensor> forward(Tensor x,Tensor ga,Tensor be,c10::optional<Tensor> sc,c10::optional<Tensor> sh,int64_t G,double eps,bool act){
   int N=x.size(0),C=x.size(1),L=x.size(2)*x.size(3),cg=C/G;
-  TORCH_CHECK(x.is_contiguous(at::MemoryFormat::ChannelsLast)&&x.scalar_type()==at::kBFloat16);
+  TORCH_CHECK(C%16==0&&x.is_contiguous(at::MemoryFormat::ChannelsLast)&&x.scalar_type()==at::kBFloat16);
   Tensor y=torch::empty_like(x),mean=torch::empty({N,(int)G}),rstd=torch::empty({N,(int)G});
   const u16*xp=(const u16*)x.data_ptr(); u16*yp=(u16*)y.data_ptr();
   std::vector<float> s1(C),s2(C),A(C),B(C);
@@ -79,7 +52,7 @@ std::vector<Tensor> backward(Tensor x,Tensor dy,Tensor ga,Tensor be,c10::optiona
   TORCH_CHECK(dy.scalar_type()==at::kBFloat16);
   Tensor dx=torch::empty_like(x),dga=torch::zeros({C}),dbe=torch::zeros({C}),dsc,dsh;
   if(sc){ dsc=torch::empty({N,C}); dsh=torch::empty({N,C}); }
-  std::vector<float> A(C),B(C),S1(C),S2(C),P(C),Q(C),R(C),mu(C),rs(C); std::vector<float> dz((size_t)L*C);
+  std::vector<float> A(C),B(C),S1(C),S2(C),P(C),Q(C),R(C),mu(C),rs(C); static thread_local std::vector<float> dz; if(dz.size()<(size_t)L*C) dz.resize((size_t)L*C);
   float*dg=dga.data_ptr<float>(),*db=dbe.data_ptr<float>(); const float*gp=ga.data_ptr<float>(),*bp=be.data_ptr<float>();
   for(int n=0;n<N;n++){ size_t o=(size_t)n*L*C; const u16*xn=(const u16*)x.data_ptr()+o,*dn=(const u16*)dy.data_ptr()+o; u16*on=(u16*)dx.data_ptr()+o;
     const float*mp=mean.data_ptr<float>()+n*G,*rp=rstd.data_ptr<float>()+n*G;
