@@ -659,9 +659,10 @@ def run(self:Trainer,
                 losses = []
                 since = time.monotonic()
             if self.seconds >= preview_due or ended:
+                began = time.monotonic()
                 self.save_preview(out, preview)
                 preview_due = _next_preview(self.seconds)
-                since = time.monotonic()
+                since += time.monotonic() - began # the losses so far took what they took
             if save:
                 self.checkpoint(out, held_out)
                 since = time.monotonic()
