@@ -1,8 +1,9 @@
 """Two kernels that make bfloat16 training on a processor with AMX about 1.6 times as fast.
 
-`patch()` puts them into the network of the package, under autocast: group normalisation with scale, shift and SiLU in
-one pass over channels-last memory (norm.cpp), and attention with 64 or 256 positions and heads of 32 channels that
-keeps its matrix of weights in the cache (attention.cpp). Gradients differ from float32 by as much as before (0.5 %).
+`patch()` puts them into the network of the package, under autocast: group normalisation with scale, shift and
+SiLU in one pass over channels-last memory (norm.cpp), and attention with 64 or 256 positions and heads of 32
+channels that keeps its matrix of weights in the cache (attention.cpp). Gradients differ from float32 by as
+much as before (0.5 %).
 They are compiled when they are first used; that needs g++ and ninja.
 """
 from pathlib import Path
@@ -29,7 +30,8 @@ class Norm(torch.autograd.Function):
     def forward(ctx, x, weight, bias, scale, shift, groups, eps, activation):
         x = channels_last(x)
         modulation = () if scale is None else (scale.float().contiguous(), shift.float().contiguous())
-        y, mean, rstd = norm_kernel.forward(x, weight, bias, *(modulation or (None, None)), groups, eps, activation)
+        y, mean, rstd = norm_kernel.forward(x, weight, bias, *(modulation or (None, None)), groups, eps,
+                                            activation)
         ctx.activation = activation
         ctx.save_for_backward(x, weight, bias, mean, rstd, *modulation)
         return y
@@ -80,8 +82,9 @@ def predict(self, h):
 
 def patch():
     "Use the kernels under autocast on the CPU, and the package's own code elsewhere."
-    for owner, name, fast in ((unet.ResBlock, 'forward', res_block), (unet.SelfAttention, 'forward', self_attention),
-                              (unet.UNet, 'predict', predict)):
+    replaced = ((unet.ResBlock, 'forward', res_block), (unet.SelfAttention, 'forward', self_attention),
+                (unet.UNet, 'predict', predict))
+    for owner, name, fast in replaced:
         def chosen(self, *args, fast=fast, own=getattr(owner, name)):
             return (fast if torch.is_autocast_enabled('cpu') else own)(self, *args)
         setattr(owner, name, chosen)
