@@ -27,7 +27,7 @@ from diffuseseg.unet import load_model
 
 if __name__ == '__main__':
     faces, more, out, *minutes = sys.argv[1:]
-    if 'amx_bf16' in Path('/proc/cpuinfo').read_text():
+    if torch.cpu._is_amx_tile_supported():
         from fast import patch
         patch()
     first = load_images(faces)

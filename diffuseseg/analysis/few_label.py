@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from ..core import InputError, check_same_settings, generator, progress, read_json, write_json
 from ..data import LabelledPairs
-from ..ensemble import PixelEnsemble, fit_maps, flip_masks, flipped_class_ids
+from ..ensemble import PixelEnsemble, fit_maps, flip_masks, flipped_class_ids, soft_vote
 from ..evaluate import evaluate
 from ..features import FeatureMaps
 
@@ -185,17 +185,12 @@ def segmenter(self:StudyMaps,
     "The masks that an ensemble gives the test images."
     classes, size, count = self.test.classes, self.test.masks.shape[-1], len(self.test)
     swapped = flipped_class_ids(classes)[:classes.num_classes]
-    def class_probs(i):
+    def member_probs(i):
         logits = ensemble.logits_from_maps(self.test_maps[i:i + 1], size)[:, 0] # [M, H, W, K]
-        if majority: return F.one_hot(logits.argmax(-1), classes.num_classes).float().mean(0)
-        return logits.softmax(-1).mean(0)
-    masks = []
-    for i in range(count):
-        probs = class_probs(i)
-        if flip: probs = probs + class_probs(count + i).flip(1)[..., swapped]
-        masks.append(probs.argmax(-1).to(torch.uint8))
-    masks = torch.stack(masks)
-    return SimpleNamespace(classes=classes, segment=lambda images, **kwargs: SimpleNamespace(masks=masks))
+        return F.one_hot(logits.argmax(-1), classes.num_classes).float() if majority else logits.softmax(-1)
+    def both_views(i): return (member_probs(i) + member_probs(count + i).flip(2)[..., swapped])/2
+    result = soft_vote(map(both_views if flip else member_probs, range(count)))
+    return SimpleNamespace(classes=classes, segment=lambda images, **kwargs: result)
 
 @patch
 @delegates(fit_maps)

@@ -39,7 +39,7 @@ class FinetuneConfig:
     weight_decay: float = .01 # Weight decay of AdamW
     # Weight of a class in the loss: its share of the labelled pixels to the power of minus this
     balance: float = .5
-    unbalance: float = .5 # How much of that weight the predictions give back; 0 for nothing, 1 for all
+    unbalance: float = 0. # How much of that weight the predictions give back; 0 for nothing, 1 for all
     ema_decay: float = .995 # Decay of the average of the weights, which is what is kept
     width: int = 64 # Channels of the new layers
     timestep: int = 10 # Where the network reads images, in the linear schedule; see `match_timesteps`
