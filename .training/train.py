@@ -11,7 +11,8 @@ processes, one for each core, a processor trains one and a half times as fast as
         --mixed_precision no --dynamo_backend no --main_process_port 0 \
         .training/train.py FACES MORE_FACES OUT MINUTES
 
-On a processor with AMX, `fast.py` beside this file makes it about 1.6 times as fast again.
+Kernels beside this file make it about 1.6 times as fast again: `fast.py` on a processor with AMX, `fast32.py`
+on others (AVX2).
 
 The learning rate is constant. The last piece sets decay_share to 1 and `steps` or `minutes` to its budget.
 """
@@ -27,9 +28,9 @@ from diffuseseg.unet import load_model
 
 if __name__ == '__main__':
     faces, more, out, *minutes = sys.argv[1:]
-    if torch.cpu._is_amx_tile_supported():
-        from fast import patch
-        patch()
+    if torch.cpu._is_amx_tile_supported(): from fast import patch
+    else: from fast32 import patch
+    patch()
     first = load_images(faces)
     images = torch.cat([first[:15_360], load_images(more)])
     start = load_model(Path(__file__).parent/'faces64.safetensors')
