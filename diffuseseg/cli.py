@@ -267,7 +267,7 @@ def _train(
     preview = partial(sample, n=previews, seed=config.seed) if shown else None
     if _is_main_process():
         parameters = sum(p.numel() for p in build(net).parameters())
-        print(f'{len(training):,} images of {net.image_size}x{net.image_size}, {held_out} held out; '
+        print(f'{len(training):,} images of {net.image_size}x{net.image_size}, {held_out:,} held out; '
               f'a network with {parameters/1e6:.1f} M parameters')
     with output_file(out/'model.safetensors'):
         train(training, out, net, scheduler=scheduler, config=config, init=start, held_out=held,
@@ -430,7 +430,7 @@ def _segment(
     from diffuseseg.export.segment import segment_folder
     segmenter = _open_segmenter(head, model, device)
     num_images, _ = segment_folder(segmenter, images, out, resize_mode=resize_mode, **settings)
-    print(f'{num_images} images: masks in {out/"masks"}, report in {out/"report.md"}, '
+    print(f'{num_images:,} images: masks in {out/"masks"}, report in {out/"report.md"}, '
           f'the least certain ones in {out/"least_certain.png"}')
     _next(_line('evaluate', head=head, model=model, images='OTHERS', masks='THEIR_MASKS'))
 
@@ -564,7 +564,7 @@ def _generate(
     "Generate labelled pairs: images, masks, a contact sheet and a manifest."
     from diffuseseg.generate import generate, read_manifest, verify as verify_folder
     from diffuseseg.models.pretrained import find_weights, load_diffusion, load_segmenter
-    if verify: return print(f'{out}: {verify_folder(out)} pairs, all files as they were written')
+    if verify: return print(f'{out}: {verify_folder(out):,} pairs, all files as they were written')
     if not head: model = model or 'faces64'
     diffusion = load_diffusion(model, device) if model else None
     segmenter = load_segmenter(head or find_weights(model).parent, diffusion, device)
@@ -572,7 +572,7 @@ def _generate(
         diffusion = getattr(segmenter, 'diffusion', None) or load_diffusion('faces64', device)
     _note_training(diffusion, model or head)
     folder = generate(diffusion, segmenter, out, **settings)
-    print(f'{folder}: {len(read_manifest(folder))} pairs, shown in {folder/"contact_sheet.png"}')
+    print(f'{folder}: {len(read_manifest(folder)):,} pairs, shown in {folder/"contact_sheet.png"}')
     _next(_line('gallery', pairs=folder), _line('export', pairs=folder, out='dataset', format='coco'))
 
 # %% ../nbs/10_cli.ipynb #c031
@@ -585,7 +585,7 @@ def _export(
     from diffuseseg.export.export import export_pairs
     result = export_pairs(pairs, out, **settings)
     left_out = ''.join(f', {n} left out {why}' for why, n in result.items() if why != 'kept')
-    print(f'{out}: {result["kept"]} pairs{left_out}; {out/"README.md"} describes the data set')
+    print(f'{out}: {result["kept"]:,} pairs{left_out}; {out/"README.md"} describes the data set')
     if settings['format'] == 'coco': _next(_line('check', images=out/'images', masks=out/'annotations.json'))
     else: _next(_line('gallery', pairs=out if settings['format'] == 'folder' else pairs))
 
