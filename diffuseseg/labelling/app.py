@@ -29,11 +29,13 @@ import diffuseseg
 from ..core import InputError, import_optional
 from ..data import fit_box, overlay
 from ..datasets.class_lists import ClassList
+from ..ensemble import Segmenter
 from .engine import LabelEngine
 from .project import LabelProject, import_masks, open_project, project_token
 from .results import class_counts, write_results
 from ..models.encoders import load_encoder
 from ..models.pretrained import load_diffusion, load_segmenter
+from ..unet import DiffusionModel
 
 # %% ../../nbs/labelling/app.ipynb #c032
 class WindowConflict(InputError):
@@ -371,7 +373,7 @@ def label(
     folder = Path(project) if project else images.resolve().with_name(f'{images.resolve().name}-labels')
     if folder.resolve() in _open_pages: _open_pages[folder.resolve()].close()
     diffusion = load_diffusion(model or 'faces64', device) if model or not head else None
-    segmenter = load_segmenter(head, diffusion, device) if head else None
+    segmenter = _open_head(head, diffusion, device) if head else None
     diffusion = diffusion or segmenter.diffusion
     if segmenter and classes is None: classes = segmenter.classes
     if head and encoder:
@@ -388,6 +390,13 @@ def label(
     return page
 
 # %% ../../nbs/labelling/app.ipynb #c045c
+def _open_head(head:str|Path, diffusion:DiffusionModel|None, device:str)->Segmenter:
+    "A head to correct. A fine-tuned segmenter raises `InputError`."
+    segmenter = load_segmenter(head, diffusion, device)
+    if isinstance(segmenter, Segmenter): return segmenter
+    raise InputError(f'{head}: expected a head of fit, to which strokes can be added, found a fine-tuned '
+                     'segmenter; write its masks with segment, and correct those: label --masks')
+
 def _check_head_classes(segmenter, project:LabelProject):
     "Raise `InputError` unless a head to correct has the project's classes."
     if segmenter and segmenter.classes.names != project.classes.names:
