@@ -487,10 +487,11 @@ def _finetune(
     from diffuseseg.ensemble import Segmenter
     from diffuseseg.export.onnx import export_onnx
     from diffuseseg.models.finetune import FinetuneConfig, finetune, save_finetuned
+    from diffuseseg.models.pretrained import find_weights
     for path in (path for path in (out, onnx) if path and path.exists() and not overwrite):
         raise InputError(f'{path}: expected a new file, found one; --overwrite replaces it')
     if onnx: import_optional('onnxscript', 'onnxscript', 'onnx') # missing: said before the work
-    teacher = _open_segmenter(head, model, device)
+    teacher = _open_segmenter(find_weights(head, 'head.safetensors'), model, device)
     if not isinstance(teacher, Segmenter):
         raise InputError(f'{head}: expected a head of fit as the teacher, found a fine-tuned segmenter')
     config = FinetuneConfig(**_take(settings, FinetuneConfig))
@@ -556,7 +557,7 @@ def _evaluate_images(
 def _generate(
     out:Path, # Folder for the pairs; one that was started with the same settings is resumed
     model:str|None=None, # Diffusion model, as for fit; by default that of --head, or the built-in faces64
-    head:str|None=None, # Segmentation head; by default the head.safetensors beside the model
+    head:str|None=None, # Segmentation head; by default what is beside the model
     verify:bool=False, # Generate nothing, only compare the files with the checksums in the manifest
     device:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
     **settings, # Of `generate`

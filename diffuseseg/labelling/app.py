@@ -34,7 +34,7 @@ from .engine import LabelEngine
 from .project import LabelProject, import_masks, open_project, project_token
 from .results import class_counts, write_results
 from ..models.encoders import load_encoder
-from ..models.pretrained import load_diffusion, load_segmenter
+from ..models.pretrained import find_weights, load_diffusion, load_segmenter
 from ..unet import DiffusionModel
 
 # %% ../../nbs/labelling/app.ipynb #c032
@@ -392,7 +392,7 @@ def label(
 # %% ../../nbs/labelling/app.ipynb #c045c
 def _open_head(head:str|Path, diffusion:DiffusionModel|None, device:str)->Segmenter:
     "A head to correct. A fine-tuned segmenter raises `InputError`."
-    segmenter = load_segmenter(head, diffusion, device)
+    segmenter = load_segmenter(find_weights(head, 'head.safetensors'), diffusion, device)
     if isinstance(segmenter, Segmenter): return segmenter
     raise InputError(f'{head}: expected a head of fit, to which strokes can be added, found a fine-tuned '
                      'segmenter; write its masks with segment, and correct those: label --masks')

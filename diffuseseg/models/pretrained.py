@@ -17,7 +17,7 @@ import diffuseseg
 from ..core import InputError, load_tensors, pick_device, read_mapping, read_text, write_text
 from ..ensemble import Segmenter, load_head, save_head
 from .finetune import FinetunedSegmenter, load_finetuned
-from .hub import is_hub_name, license_beside, model_file, open_model, pull
+from .hub import SEGMENTERS, is_hub_name, license_beside, model_file, open_model, pull
 from ..unet import DiffusionModel
 
 # %% ../../nbs/models/pretrained.ipynb #c006
@@ -31,22 +31,25 @@ def available(
 # %% ../../nbs/models/pretrained.ipynb #c009
 def find_weights(
     name_or_path:str|Path, # A built-in name, a file, a folder, or a name on the hub
-    file:str='model.safetensors', # What to take from a folder: also 'head.safetensors'
+    *files:str, # What to take from a folder, the first that is there; none for 'model.safetensors'
 )->Path: # An existing file
     "The weights that a name or path stands for. `InputError` says what was expected."
     name, builtin = str(name_or_path), available()
     path = WEIGHTS/name if name in builtin else Path(name_or_path)
     if is_hub_name(name): path = pull(name)
     if path.is_file(): return path
-    if (path/file).is_file(): return path/file
-    other = model_file(path) if file == 'model.safetensors' else None
+    found = [path/file for file in files or ('model.safetensors',) if (path/file).is_file()]
+    if found: return found[0]
+    other = None if files else model_file(path)
     if other: return other
-    if path.is_dir(): raise InputError(f'{path}: expected a folder with {file}, found none in it')
+    wanted = ' or '.join(files) or 'model.safetensors'
+    if path.is_dir(): raise InputError(f'{path}: expected a folder with {wanted}, found none in it')
     similar = difflib.get_close_matches(name, builtin, 1)
     hint = f'; did you mean {similar[0]}?' if similar else ''
     names = ', '.join(builtin) or 'none'
-    raise InputError(f'{name}: expected a file, a folder with {file}, or a built-in model ({names}), '
+    raise InputError(f'{name}: expected a file, a folder with {wanted}, or a built-in model ({names}), '
                      f'found nothing{hint}')
+
 
 # %% ../../nbs/models/pretrained.ipynb #c013
 def load_diffusion(
@@ -108,14 +111,14 @@ def _read_hint(head:str|Path)->tuple[str, str|None]: # Fingerprint of the model,
 
 # %% ../../nbs/models/pretrained.ipynb #c020
 def load_segmenter(
-    head:str|Path='faces64', # A built-in name, a file, or a folder with `head.safetensors`
+    head:str|Path='faces64', # A built-in name, a file, or a folder with one of `SEGMENTERS`
     diffusion:DiffusionModel|None=None, # Its model; None: find it
     device:str|torch.device='auto', # Where a model that is found computes
 )->Segmenter|FinetunedSegmenter:
     """A head together with its model, or a fine-tuned segmenter, which needs none.
 
     A model that is not the one that the head was fitted for raises `InputError`."""
-    path = find_weights(head, 'head.safetensors')
+    path = find_weights(head, *SEGMENTERS)
     _, config = load_tensors(path)
     if config.get('kind') == 'fine-tuned segmenter':
         return load_finetuned(path, diffusion.device if diffusion else device)
@@ -125,11 +128,15 @@ def load_segmenter(
 def load(
     name_or_path:str|Path='faces64', # A built-in name, a file, or the folder of a run
     device:str|torch.device='auto', # Where it computes
-)->tuple[DiffusionModel, Segmenter|FinetunedSegmenter|None]: # The model, and the head beside it if any
-    "Load a model and its head. Unknown names, damaged files and a head for another model raise `InputError`."
+# The model, and the first of `SEGMENTERS` beside it
+)->tuple[DiffusionModel, Segmenter|FinetunedSegmenter|None]:
+    """Load a model and what segments with it. Unknown names, damaged files and another model's head raise
+    `InputError`."""
     diffusion = load_diffusion(name_or_path, device)
-    head = find_weights(name_or_path).with_name('head.safetensors')
-    return diffusion, load_segmenter(head, diffusion) if head.is_file() else None
+    folder = find_weights(name_or_path).parent
+    found = [folder/file for file in SEGMENTERS if (folder/file).is_file()]
+    return diffusion, load_segmenter(found[0], diffusion) if found else None
+
 
 # %% ../../nbs/models/pretrained.ipynb #c036
 def model_card(
