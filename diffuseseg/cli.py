@@ -323,8 +323,9 @@ def _check(
     print(f'{check_text(check)}\n\n{page}: open it in a browser')
     labels = settings['masks'] or settings['images']
     if check.faults:
-        raise InputError(f'{labels}: expected no errors, found {len(check.faults)}, listed in {page}')
-    _next(_line('fit', model='faces64', images=settings['images'], masks=labels, classes=settings['classes'],
+        faults = f'{len(check.faults):,}, listed in {page}'
+        raise InputError(f'expected labelled images without faults, found {faults}')
+    _next(_line('fit', model='MODEL', images=settings['images'], masks=labels, classes=settings['classes'],
                 out='head.safetensors'))
 
 # %% ../nbs/10_cli.ipynb #c017x
@@ -366,11 +367,20 @@ def _fit(
         segmenter = fit(diffusion, pairs, spec, store=store or out.parent, **settings)
         if not _is_main_process(): return
         save_segmenter(out, segmenter, model)
-    print(f'{out}: fitted on {len(pairs)} images, {pairs.classes.num_classes} classes')
+    print(f'{out}: fitted on {len(pairs):,} images, {pairs.classes.num_classes} classes{_gaps(pairs)}')
     print(score or _cross_validated(segmenter, pairs, settings, folds))
     _next(_line('segment', head=out, images='FOLDER', out='segmented'),
           _line('generate', model=model, head=out, out='my-pairs'),
           _line('evaluate', head=out, images='OTHERS', masks='THEIR_MASKS'))
+
+def _gaps(pairs)->str:
+    "What the labelled images do not show: classes without a pixel, and pixels without a class."
+    counts = pairs.masks.flatten().bincount(minlength=256)
+    absent = [name for name, count in zip(pairs.classes.names, counts) if not count]
+    ignored = (counts[pairs.classes.ignore_index]/counts.sum()).item()
+    gaps = [f'no pixel of {", ".join(absent)}, which will never be predicted'] if absent else []
+    if ignored > .05: gaps.append(f'{ignored:.0%} of the pixels are ignored')
+    return ''.join(f'; {gap}' for gap in gaps)
 
 # %% ../nbs/10_cli.ipynb #c018x
 _FEW_IMAGES = 50_000 # seen in training; the built-in model has seen 291,600
@@ -825,6 +835,9 @@ def main(
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             _run(argv[0], argv[1:])
+    except BrokenPipeError: # the reader of what is printed has gone, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print('diffuseseg: interrupted', file=sys.stderr)
         return 130

@@ -248,13 +248,42 @@ def append_jsonl(
     except OSError as e: raise write_error(e, path) from e
 
 # %% ../nbs/00_core.ipynb #c037
+def _scale(weights:torch.Tensor)->torch.Tensor:
+    "What 1 stands for in each row of a matrix, or each filter of a convolution."
+    dims = tuple(range(1, weights.ndim)) if weights.ndim > 3 else -1
+    return weights.abs().amax(dims, keepdim=True).clamp_min(1e-20)/127
+
+def _stored(
+    tensors:dict[str, torch.Tensor], # Named tensors
+    dtype:torch.dtype|None, # Of the file; None for what they have
+)->dict[str, torch.Tensor]:
+    "Tensors as they are written; whole numbers with scales beside them, and vectors in half precision."
+    if dtype is None: return tensors
+    if dtype != torch.int8: return {name: value.to(dtype) for name, value in tensors.items()}
+    stored = {}
+    for name, value in tensors.items():
+        if value.ndim < 2: stored[name] = value.half()
+        else:
+            scale = stored[f'{name}.scale'] = _scale(value)
+            stored[name] = (value/scale).round().to(torch.int8)
+    return stored
+
+def _restored(tensors:dict[str, torch.Tensor])->dict[str, torch.Tensor]:
+    "Tensors that were stored as whole numbers, multiplied by their scales; others as they are."
+    scales = {name: tensors[f'{name}.scale'] for name in tensors if f'{name}.scale' in tensors}
+    whole = {name: tensors[name]*scale for name, scale in scales.items()}
+    others = {name: value for name, value in tensors.items() if name.removesuffix('.scale') not in whole}
+    return others | whole
+
 def save_tensors(
     path:str|Path, # Target file, usually `*.safetensors`
     tensors:dict[str, torch.Tensor], # Named tensors
     config:dict, # Anything that JSON can hold; comes back from `load_tensors`
+    dtype:torch.dtype|None=None, # Of the file: torch.float32, float16 or int8; None for what they have
 ):
     "Write tensors and their configuration to one safetensors file, atomically."
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    stored = _stored(tensors, dtype)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in stored.items()}
     with atomic_path(path) as p: p.write_bytes(save(contiguous, metadata={'diffuseseg': json.dumps(config)}))
 
 def load_tensors(
@@ -282,7 +311,7 @@ def load_tensors(
         raise InputError(f'{path}: expected its configuration as a mapping, found {type(config).__name__}')
     if kind and config.get('kind') != kind:
         raise InputError(f'{path}: expected a {kind}, found a {config.get("kind")}')
-    return tensors, config
+    return _restored(tensors), config
 
 # %% ../nbs/00_core.ipynb #c068
 def content_hash(

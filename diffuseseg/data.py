@@ -435,6 +435,12 @@ def _shows_colors(
 # %% ../nbs/01_data.ipynb #c090
 _IDS_AS_RGB = 'RGB masks whose three channels are equal were read as class ids'
 
+def _usual_colors(classes:ClassList)->str:
+    "What colours were taken to mean that a class list perhaps did not name."
+    colors = [f'{name} {" ".join(map(str, color))}' for name, color in zip(classes.names, classes.colors)]
+    more = ', ...' if len(colors) > 8 else ''
+    return f'masks in colour were read with the usual colours of Pascal VOC: {", ".join(colors[:8])}{more}'
+
 def _check_mask_kind(image:Image.Image, path:str|Path):
     "Raise `InputError` for a mask whose ids or colours cannot be relied on."
     if image.format in ('JPEG', 'MPO'):
@@ -477,7 +483,10 @@ def mask_ids(
     if image.mode == 'LA': image = image.getchannel('L')
     if image.mode in ('RGB', 'RGBA'):
         rgb = np.asarray(image.convert('RGB'))
-        if not _holds_ids(rgb, classes, mask_set): return _ids_of_colors(rgb, classes, path)
+        if not _holds_ids(rgb, classes, mask_set):
+            ids = _ids_of_colors(rgb, classes, path)
+            if rgb.any() and classes.has_usual_colors: _note_once(notes, _usual_colors(classes))
+            return ids
         red = rgb[..., 0]
         ids = binary_ids(red, classes, notes, mask_set)
         if ids is red: _note_once(notes, _IDS_AS_RGB)

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from .core import (InputError, atomic_path, check_images, generator, image_grid, load_tensors,
-                             pick_precision, progress, save_tensors, to_float)
+                             pick_device, pick_precision, progress, save_tensors, to_float)
 from .models.alignment import Aligner, compute_targets, match_maps
 from .models.encoders import Encoder
 from .models.run_folder import (add_metrics, check_run, data_summary, rewind_metrics,
@@ -217,11 +217,14 @@ def _draw_batch(
 
 # %% ../nbs/04_train.ipynb #c032
 def _accelerator(config:TrainConfig, device:str, log_with:str|None, log_folder:str|Path|None)->Accelerator:
-    """Accelerate, set up for a run. A batch that cannot be shared out and an unknown tracker raise
-    `InputError`."""
+    """Accelerate, set up for a run. A batch that cannot be shared out, an unknown
+    tracker and a missing device raise `InputError`."""
     # which fixes one precision for a whole process, and a notebook may want two
     AcceleratorState._reset_state()
-    on_cpu = device == 'cpu'
+    if device not in ('auto', 'cpu', 'cuda', 'mps'):
+        raise InputError(f"device: expected 'auto', 'cpu', 'cuda' or 'mps', found {device!r}; "
+                         'CUDA_VISIBLE_DEVICES chooses one of several cards')
+    on_cpu = pick_device(device).type == 'cpu'
     target = torch.device('cpu') if on_cpu else Accelerator(cpu=False).device
     AcceleratorState._reset_state()
     precision = pick_precision(config.precision, target)
@@ -262,7 +265,7 @@ class Trainer:
         net_config:UNetConfig, # Shape of the network
         scheduler:NoiseScheduler, # Its noise schedule
         config:TrainConfig, # Settings
-        device:str='auto', # 'auto' or 'cpu'
+        device:str='auto', # 'auto', 'cpu', 'cuda' or 'mps'
         resize_mode:str='crop', # How the images were brought to their size; the model remembers it
         log_with:str|None=None, # A tracker that Accelerate knows: 'tensorboard', 'wandb', ...
         log_folder:str|Path|None=None, # Where a tracker that writes files puts them
@@ -680,7 +683,7 @@ def train(
     # Images held out of training, uint8, for the held-out loss and the choice of the average
     held_out:torch.Tensor|None=None,
     preview=None, # Function from `DiffusionModel` to images `[N, C, H, W]`, for the previews
-    device:str='auto', # 'auto' or 'cpu'
+    device:str='auto', # 'auto', 'cpu', 'cuda' or 'mps'
     # How the images were brought to their size: 'crop', 'resize' or 'pad'; the model remembers it
     resize_mode:str='crop',
     log_with:str|None=None, # A tracker that Accelerate knows: 'tensorboard', 'wandb', ...

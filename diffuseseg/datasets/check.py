@@ -79,11 +79,17 @@ def _unique_lines(
 def _class_notes(
     classes:ClassList, # `K` classes
     images:np.ndarray, # In how many images each occurs, `[K + 1]`, the last for ignored pixels
-)->list[str]: # A note, or none
-    "Which classes no image has. Nothing but ignored pixels beside the first class raises `InputError`."
+    pixels:np.ndarray, # How many pixels each has, `[K + 1]`
+)->list[str]: # Notes, or none
+    """Which classes no image has, and how many pixels are ignored. Nothing but those beside the first class
+    raises `InputError`."""
     if images[-1] and not images[1:-1].any(): raise InputError(only_ignored(classes))
     absent = [name for name, count in zip(classes.names, images) if not count]
-    return [f'no image has a pixel of {", ".join(absent)}'] if absent and images.any() else []
+    notes = [f'no image has a pixel of {", ".join(absent)}'] if absent and images.any() else []
+    share = pixels[-1]/max(1, pixels.sum())
+    if share <= .05: return notes
+    ignored = f'{share:.0%} of the pixels are ignored: they hold {classes.ignore_index} or have no class'
+    return [*notes, ignored]
 
 # %% ../../nbs/datasets/check.ipynb #c009
 def check_labelled(
@@ -107,7 +113,7 @@ def check_labelled(
     check, good = _count_classes(labelled, faults)
     if not labelled.images and not faults: faults.append(f'{images}: expected labelled images, found none')
     with collecting(faults), error_context(images if masks is None else masks):
-        labelled.notes += _class_notes(check.classes, check.images)
+        labelled.notes += _class_notes(check.classes, check.images, check.pixels)
     indices = np.linspace(0, len(good) - 1, min(overlays, len(good))).round().astype(int)
     for item in (good[i] for i in np.unique(indices)):
         image, ids = _read_labelled(item, labelled.scaled, [])

@@ -171,6 +171,11 @@ def classes_of_names(
     names = list(names)
     return ClassList(names, [voc_color(i) for i in range(min(len(names), 255))])
 
+@patch(as_prop=True)
+def has_usual_colors(self:ClassList)->bool:
+    "Whether the colours are those of Pascal VOC, as of a list that names none."
+    return self.colors == [voc_color(i) for i in range(self.num_classes)]
+
 # %% ../../nbs/datasets/class_lists.ipynb #c014
 def _words(
     text:str, # Words with commas between them

@@ -342,7 +342,8 @@ class LabelPage:
 
 # %% ../../nbs/labelling/app.ipynb #c045
 def _listen(port:int)->socket.socket:
-    "A socket of this machine only. A port in use raises `InputError`."
+    "A socket of this machine only. A port in use or out of range raises `InputError`."
+    if not 0 <= port < 2**16: raise InputError(f'port: expected a number from 0 to 65535, found {port}')
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try: listener.bind(('127.0.0.1', port))

@@ -329,15 +329,14 @@ def _train(
 def save_finetuned(
     path:str|Path, # Target file, `*.safetensors`
     segmenter:FinetunedSegmenter, # To save
-    dtype:torch.dtype=torch.float32, # torch.float16 halves the file
+    dtype:torch.dtype=torch.float32, # float16 halves the file, int8 quarters it
 ):
     "Write network, new layers, schedule and classes to one file, atomically."
-    tensors = {name: value.to(dtype) for name, value in segmenter.state_dict().items()}
     config = dict(kind='fine-tuned segmenter', network=type(segmenter.net).__name__,
                   unet=asdict(segmenter.net.config),
                   scheduler=segmenter.scheduler.to_dict(), classes=segmenter.classes.to_dict(),
                   finetune=asdict(segmenter.config), info=segmenter.info)
-    save_tensors(path, tensors, config)
+    save_tensors(path, segmenter.state_dict(), config, dtype)
 
 def load_finetuned(
     path:str|Path, # A file of `save_finetuned`

@@ -68,7 +68,7 @@ def save_segmenter(
     path:str|Path, # Target file, usually `head.safetensors`
     segmenter:Segmenter, # What to save, without its diffusion model
     model:str|Path|None=None, # Name or path under which its model can be found again
-    dtype:torch.dtype=torch.float32, # torch.float16 halves the file
+    dtype:torch.dtype=torch.float32, # float16 halves the file, int8 quarters it
 ):
     "Write a head, and where its model is."
     if model is not None:
@@ -81,7 +81,7 @@ def _find_model(head:str|Path, device:str|torch.device='auto')->DiffusionModel:
     "The model that a head belongs to. A model that is not here raises `InputError`; nothing is downloaded."
     model_id, hint = _read_hint(head)
     on_hub = hint is not None and is_hub_name(hint)
-    problems = []
+    problems, changed = [], ''
     for place in (None if on_hub else hint, Path(head).parent, *available()):
         if place is None: continue
         try: path = find_weights(place)
@@ -90,6 +90,7 @@ def _find_model(head:str|Path, device:str|torch.device='auto')->DiffusionModel:
         except InputError as e: problems.append(e)
         else:
             if diffusion.model_id == model_id: return diffusion
+            if place == hint: changed = f' (there is {diffusion.model_id}; if it was trained on, fit anew)'
     if on_hub:
         raise InputError(f'{head}: expected its model {model_id} beside it or among the built-in ones, '
                          f'found it nowhere; it names {hint} on the Hugging Face hub, and nothing is fetched '
@@ -98,7 +99,7 @@ def _find_model(head:str|Path, device:str|torch.device='auto')->DiffusionModel:
     if problems: raise problems[0]
     place = f'at {hint}, ' if hint else ''
     raise InputError(f'{head}: expected its model {model_id} {place}beside it or among the built-in ones, '
-                     'found it nowhere; say where it is (on the command line with --model)')
+                     f'found it nowhere{changed}; say where it is (on the command line with --model)')
 
 def _read_hint(head:str|Path)->tuple[str, str|None]: # Fingerprint of the model, and where it was
     "What a head says about its model. A place that cannot be one is left out."

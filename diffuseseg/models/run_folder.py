@@ -38,7 +38,8 @@ def check_run(
         if part not in before: stored = values # a part that the first version did not write
         new = [key for key in values if key not in stored] # a setting that it did not have
         check_same_settings(f'{path}: {part}', stored, values, free=(*_FREE_TO_CHANGE, *new))
-    write_json(path, settings | dict(versions=dict(torch=torch.__version__)))
+    progress = {name: values for name, values in before.items() if name == 'progress'}
+    write_json(path, settings | dict(versions=dict(torch=torch.__version__)) | progress)
 
 # %% ../../nbs/models/run_folder.ipynb #c057
 def data_summary(
