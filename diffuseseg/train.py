@@ -224,7 +224,8 @@ def _accelerator(config:TrainConfig, device:str, log_with:str|None, log_folder:s
     if device not in ('auto', 'cpu', 'cuda', 'mps'):
         raise InputError(f"device: expected 'auto', 'cpu', 'cuda' or 'mps', found {device!r}; "
                          'CUDA_VISIBLE_DEVICES chooses one of several cards')
-    on_cpu = pick_device(device).type == 'cpu'
+    if device != 'auto': pick_device(device) # is it there?
+    on_cpu = device == 'cpu'
     target = torch.device('cpu') if on_cpu else Accelerator(cpu=False).device
     AcceleratorState._reset_state()
     precision = pick_precision(config.precision, target)
