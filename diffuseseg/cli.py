@@ -347,6 +347,7 @@ def _fit(
 ):
     "Fit a segmentation head on a few labelled images."
     from diffuseseg.core import InputError, output_file
+    from diffuseseg.datasets.check import class_gaps
     from diffuseseg.ensemble import fit
     from diffuseseg.models.encoders import load_encoder
     from diffuseseg.models.guided_diffusion import spec_preset
@@ -367,20 +368,14 @@ def _fit(
         segmenter = fit(diffusion, pairs, spec, store=store or out.parent, **settings)
         if not _is_main_process(): return
         save_segmenter(out, segmenter, model)
-    print(f'{out}: fitted on {len(pairs):,} images, {pairs.classes.num_classes} classes{_gaps(pairs)}')
+    counts, classes = pairs.masks.flatten().bincount(minlength=256), pairs.classes
+    pixels = counts[[*range(classes.num_classes), classes.ignore_index]].numpy()
+    fitted = f'{out}: fitted on {len(pairs):,} images, {classes.num_classes} classes'
+    print('; '.join([fitted, *class_gaps(classes, pixels)]))
     print(score or _cross_validated(segmenter, pairs, settings, folds))
     _next(_line('segment', head=out, images='FOLDER', out='segmented'),
           _line('generate', model=model, head=out, out='my-pairs'),
           _line('evaluate', head=out, images='OTHERS', masks='THEIR_MASKS'))
-
-def _gaps(pairs)->str:
-    "What the labelled images do not show: classes without a pixel, and pixels without a class."
-    counts = pairs.masks.flatten().bincount(minlength=256)
-    absent = [name for name, count in zip(pairs.classes.names, counts) if not count]
-    ignored = (counts[pairs.classes.ignore_index]/counts.sum()).item()
-    gaps = [f'no pixel of {", ".join(absent)}, which will never be predicted'] if absent else []
-    if ignored > .05: gaps.append(f'{ignored:.0%} of the pixels are ignored')
-    return ''.join(f'; {gap}' for gap in gaps)
 
 # %% ../nbs/10_cli.ipynb #c018x
 _FEW_IMAGES = 50_000 # seen in training; the built-in model has seen 291,600

@@ -275,6 +275,7 @@ def _restored(tensors:dict[str, torch.Tensor])->dict[str, torch.Tensor]:
     others = {name: value for name, value in tensors.items() if name.removesuffix('.scale') not in whole}
     return others | whole
 
+# %% ../nbs/00_core.ipynb #c037f
 def save_tensors(
     path:str|Path, # Target file, usually `*.safetensors`
     tensors:dict[str, torch.Tensor], # Named tensors
